@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The one list of unit test suites. A suite lives in test_NAME.c and defines `Suite *suite_NAME(void)`;
+ * adding a line here is all it takes to run it.
+ */
+#ifndef TEST_SUITES_H
+#define TEST_SUITES_H
+
+#define TEST_SUITES(X)
+
+#endif
