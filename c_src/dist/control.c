@@ -47,74 +47,61 @@ static bool read_id(struct cursor *c, struct slice *id)
            cursor_term(c, id);
 }
 
-/* Reads the elements behind the operation; `needs_message` says whether a term follows the tuple.
- */
-static bool read_elements(struct cursor *c, struct control *k, bool *needs_message)
+/* Reads the elements behind the operation; `needs_message`: a term must follow the tuple. */
+static int read_elements(struct cursor *c, struct control *k, bool *needs_message)
 {
     struct pid group_leader;
+    bool read = false;
 
     switch (k->op) {
     case CONTROL_SEND:
         *needs_message = true;
-        return read_any(c) && cursor_pid(c, &k->to.pid);
+        read = read_any(c) && cursor_pid(c, &k->to.pid);
+        break;
     case CONTROL_REG_SEND:
         *needs_message = true;
-        return cursor_pid(c, &k->from.pid) && read_any(c) && cursor_atom(c, &k->to.name) &&
+        read = cursor_pid(c, &k->from.pid) && read_any(c) && cursor_atom(c, &k->to.name) &&
                k->to.name.len > 0;
+        break;
     case CONTROL_ALIAS_SEND:
         *needs_message = true;
-        return cursor_pid(c, &k->from.pid) && cursor_reference(c, &k->reference);
+        read = cursor_pid(c, &k->from.pid) && cursor_reference(c, &k->reference);
+        break;
     case CONTROL_LINK:
     case CONTROL_UNLINK:
     case CONTROL_GROUP_LEADER:
-        return cursor_pid(c, &k->from.pid) && cursor_pid(c, &k->to.pid);
+        read = cursor_pid(c, &k->from.pid) && cursor_pid(c, &k->to.pid);
+        break;
     case CONTROL_UNLINK_ID:
     case CONTROL_UNLINK_ID_ACK:
-        return read_id(c, &k->id) && cursor_pid(c, &k->from.pid) && cursor_pid(c, &k->to.pid);
+        read = read_id(c, &k->id) && cursor_pid(c, &k->from.pid) && cursor_pid(c, &k->to.pid);
+        break;
     case CONTROL_EXIT:
     case CONTROL_EXIT2:
-        return cursor_pid(c, &k->from.pid) && cursor_pid(c, &k->to.pid);
+        read = cursor_pid(c, &k->from.pid) && cursor_pid(c, &k->to.pid);
+        break;
     case CONTROL_MONITOR:
     case CONTROL_DEMONITOR:
-        return cursor_pid(c, &k->from.pid) && read_end(c, &k->to) &&
+        read = cursor_pid(c, &k->from.pid) && read_end(c, &k->to) &&
                cursor_reference(c, &k->reference);
+        break;
     case CONTROL_MONITOR_EXIT:
-        return read_end(c, &k->from) && cursor_pid(c, &k->to.pid) &&
+        read = read_end(c, &k->from) && cursor_pid(c, &k->to.pid) &&
                cursor_reference(c, &k->reference) && cursor_term(c, &k->reason);
+        break;
     case CONTROL_SPAWN_REQUEST:
         *needs_message = true;
-        return cursor_reference(c, &k->reference) && cursor_pid(c, &k->from.pid) &&
+        read = cursor_reference(c, &k->reference) && cursor_pid(c, &k->from.pid) &&
                cursor_pid(c, &group_leader) && read_mfa(c, k) && cursor_term(c, &k->options);
+        break;
     case CONTROL_SPAWN_REPLY:
-        return cursor_reference(c, &k->reference) && cursor_pid(c, &k->to.pid) && read_any(c) &&
+        read = cursor_reference(c, &k->reference) && cursor_pid(c, &k->to.pid) && read_any(c) &&
                cursor_term(c, &k->reason);
+        break;
     default:
-        return false;
+        return -ENOTSUP;
     }
-}
-
-static bool is_known(int64_t op)
-{
-    switch (op) {
-    case CONTROL_LINK:
-    case CONTROL_SEND:
-    case CONTROL_EXIT:
-    case CONTROL_UNLINK:
-    case CONTROL_REG_SEND:
-    case CONTROL_GROUP_LEADER:
-    case CONTROL_EXIT2:
-    case CONTROL_MONITOR:
-    case CONTROL_DEMONITOR:
-    case CONTROL_MONITOR_EXIT:
-    case CONTROL_SPAWN_REQUEST:
-    case CONTROL_SPAWN_REPLY:
-    case CONTROL_ALIAS_SEND:
-    case CONTROL_UNLINK_ID:
-    case CONTROL_UNLINK_ID_ACK:
-        return true;
-    default:
-        return false;
-    }
+    return read ? 0 : -EBADMSG;
 }
 
 /* One version byte and one whole term at the front of `rest`; moves `rest` behind it. */
@@ -160,12 +147,12 @@ int control_parse(struct control *control, struct slice frame)
             traced = true;
             break;
         }
-    if (!is_known(op))
+    if (op < 0 || op > UINT8_MAX)
         return -ENOTSUP;
     control->op = (enum control_op)op;
     bool needs_message = false;
-    if (!read_elements(&c, control, &needs_message))
-        return -EBADMSG;
+    if ((error = read_elements(&c, control, &needs_message)) != 0)
+        return error;
     /* EXIT and EXIT2 have the token before the reason, the others at the end. */
     bool has_reason = op == CONTROL_EXIT || op == CONTROL_EXIT2;
     if ((traced && !read_any(&c)) || (has_reason && !cursor_term(&c, &control->reason)))
@@ -230,24 +217,24 @@ void control_put_exit(struct buffer *b, const struct pid *from, const struct pid
 }
 
 static void put_monitor(struct buffer *b, enum control_op op, const struct pid *from,
-                        const char *name, struct slice reference)
+                        const struct control_end *to, struct slice reference)
 {
     put_head(b, 4, op);
     term_put_pid(b, from);
-    term_put_atom(b, name);
+    put_name_or_pid(b, to);
     term_put_raw(b, reference);
 }
 
-void control_put_monitor(struct buffer *b, const struct pid *from, const char *name,
+void control_put_monitor(struct buffer *b, const struct pid *from, const struct control_end *to,
                          struct slice reference)
 {
-    put_monitor(b, CONTROL_MONITOR, from, name, reference);
+    put_monitor(b, CONTROL_MONITOR, from, to, reference);
 }
 
-void control_put_demonitor(struct buffer *b, const struct pid *from, const char *name,
+void control_put_demonitor(struct buffer *b, const struct pid *from, const struct control_end *to,
                            struct slice reference)
 {
-    put_monitor(b, CONTROL_DEMONITOR, from, name, reference);
+    put_monitor(b, CONTROL_DEMONITOR, from, to, reference);
 }
 
 void control_put_monitor_exit(struct buffer *b, const struct control_end *from,

@@ -68,9 +68,9 @@ void control_put_reg_send(struct buffer *b, const struct pid *from, const char *
 void control_put_alias_send(struct buffer *b, const struct pid *from, struct slice alias);
 void control_put_exit(struct buffer *b, const struct pid *from, const struct pid *to,
                       struct slice reason);
-void control_put_monitor(struct buffer *b, const struct pid *from, const char *name,
+void control_put_monitor(struct buffer *b, const struct pid *from, const struct control_end *to,
                          struct slice reference);
-void control_put_demonitor(struct buffer *b, const struct pid *from, const char *name,
+void control_put_demonitor(struct buffer *b, const struct pid *from, const struct control_end *to,
                            struct slice reference);
 /* The head of MONITOR_P_EXIT: the caller puts the reason, which is part of the control tuple. */
 void control_put_monitor_exit(struct buffer *b, const struct control_end *from,

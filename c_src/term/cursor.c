@@ -159,6 +159,21 @@ bool cursor_reference(struct cursor *c, struct slice *raw)
     return (tag == TAG_NEWER_REFERENCE || tag == TAG_NEW_REFERENCE) && cursor_term(c, raw);
 }
 
+bool reference_number(struct slice reference, struct slice node, uint32_t creation,
+                      uint64_t *number)
+{
+    struct cursor c = {(const char *)reference.data, 3, (int)reference.len};
+    struct slice name;
+
+    if (reference.len < 3 || reference.data[0] != TAG_NEWER_REFERENCE || reference.data[1] != 0 ||
+        reference.data[2] != 3 || !cursor_atom(&c, &name) || !slice_equal(name, node))
+        return false;
+    const uint8_t *p = reference.data + c.at;
+    *number = (uint64_t)read_u32(p + 4) | (uint64_t)read_u32(p + 8) << 18 |
+              (uint64_t)read_u32(p + 12) << 50;
+    return read_u32(p) == creation;
+}
+
 bool cursor_term(struct cursor *c, struct slice *raw)
 {
     const uint8_t *p = (const uint8_t *)c->data + c->at;

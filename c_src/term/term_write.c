@@ -91,6 +91,26 @@ void term_put_pid(struct buffer *b, const struct pid *pid)
     buffer_append(b, numbers, sizeof numbers);
 }
 
+void term_put_reference(struct buffer *b, struct slice node, uint32_t creation, uint64_t number)
+{
+    uint8_t head[3] = {TAG_NEWER_REFERENCE, 0, 3};
+    uint8_t numbers[16];
+
+    /* OTP uses the lower 18 bits of the first word only. */
+    put_u32(numbers, creation);
+    put_u32(numbers + 4, (uint32_t)(number & 0x3ffff));
+    put_u32(numbers + 8, (uint32_t)(number >> 18));
+    put_u32(numbers + 12, (uint32_t)(number >> 50));
+    buffer_append(b, head, sizeof head);
+    term_put_atom_slice(b, node);
+    buffer_append(b, numbers, sizeof numbers);
+}
+
+void term_put_float(struct buffer *b, double value)
+{
+    PUT(b, 0, ei_encode_double, value);
+}
+
 void term_put_string(struct buffer *b, const char *text)
 {
     size_t len = strlen(text);

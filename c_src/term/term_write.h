@@ -23,6 +23,9 @@ void term_put_bool(struct buffer *b, bool value);
 void term_put_int(struct buffer *b, int64_t value);
 void term_put_binary(struct buffer *b, struct slice bytes);
 void term_put_pid(struct buffer *b, const struct pid *pid);
+/* A reference of three words that hold `number`. */
+void term_put_reference(struct buffer *b, struct slice node, uint32_t creation, uint64_t number);
+void term_put_float(struct buffer *b, double value);
 /* A list of characters, as Erlang's "text". */
 void term_put_string(struct buffer *b, const char *text);
 /* A whole term that was read or written before. */
