@@ -6,6 +6,11 @@
 #ifndef TEST_SUITES_H
 #define TEST_SUITES_H
 
-#define TEST_SUITES(X)
+/* clang-format off */
+#define TEST_SUITES(X) \
+    X(cookie) \
+    X(log) \
+    X(options)
+/* clang-format on */
 
 #endif
