@@ -57,6 +57,7 @@ all:
 	@+$(SUBMAKE) program
 
 program: $(PROGRAM)
+	@:
 
 run: all
 	@echo "Starting a hidden node with its embedded profile cache. It prints 'ready NODE PORT'; Ctrl-C ends it."

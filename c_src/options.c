@@ -51,7 +51,7 @@ struct shown {
 
 static struct shown shown(const char *argument)
 {
-    struct shown s;
+    struct shown s = {""};
 
     log_escape(s.text, sizeof s.text, argument);
     return s;
@@ -227,15 +227,16 @@ static int check_node_name(struct parse *p, const char *option, const char *name
     size_t alive = strspn(name, alive_characters);
     unsigned char address[sizeof(struct in6_addr)];
 
+    *host = NULL;
     if (strlen(name) >= OPTIONS_NODE_NAME_SIZE)
         return fail(p, "%s: a node name has at most %d characters", option,
                     OPTIONS_NODE_NAME_SIZE - 1);
     if (alive == 0 || (name[alive] != '@' && name[alive] != 0))
         return fail(p, "%s: '%s' is no node name: letters, digits, '_' and '-' before the '@'",
                     option, shown(name).text);
-    *host = name[alive] == '@' ? name + alive + 1 : NULL;
-    if (*host == NULL)
+    if (name[alive] == 0)
         return 0;
+    *host = name + alive + 1;
     if (**host == 0)
         return fail(p, "%s: '%s' has no host after the '@'", option, shown(name).text);
     for (const char *s = *host; *s != 0; s++)
