@@ -6,6 +6,8 @@
 #ifndef TEST_SUITES_H
 #define TEST_SUITES_H
 
-#define TEST_SUITES(X)
+#define TEST_SUITES(X) \
+    X(nat_profile) \
+    X(nat_strategy)
 
 #endif
