@@ -6,6 +6,7 @@
 #ifndef TEST_SUITES_H
 #define TEST_SUITES_H
 
-#define TEST_SUITES(X)
+#define TEST_SUITES(X) \
+    X(handshake)
 
 #endif
