@@ -18,7 +18,8 @@
 -type row() ::
     {Title :: string(), scenario(), expected()}             % both, on the nodes that are shared by all rows
     | {fresh, Title :: string(), scenario(), expected()}    % both, on nodes of its own: the scenario ends them
-    | {only, Title :: string(), scenario(), expected()}.    % the program alone: OTP's own answer is another one
+    | {only, Title :: string(), scenario(), expected()}     % the program alone: OTP's own answer is another one
+    | {skip, Title :: string(), Why :: string()}.           % what cannot be run on this machine
 
 -define(ORACLE, "test/erlang/oracle/node").
 -define(LIMIT, 60).
@@ -53,6 +54,8 @@ rows(Rows) ->
 -spec row(world(), row()) -> term().
 row(World, {fresh, Title, Scenario, Expected}) ->
     {Title, {timeout, ?LIMIT, fun() -> fresh(World, Scenario, Expected) end}};
+row(_World, {skip, Title, Why}) ->
+    {Title, fun() -> cnode:skip(Why) end};
 row(World, {only, Title, Scenario, Expected}) ->
     {Title, {timeout, ?LIMIT, fun() -> only(World, Scenario, Expected) end}};
 row(World, {Title, Scenario, Expected}) ->
