@@ -7,6 +7,7 @@
 #define TEST_SUITES_H
 
 #define TEST_SUITES(X) \
+    X(epmd) \
     X(handshake)
 
 #endif
