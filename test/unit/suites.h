@@ -8,12 +8,7 @@
 
 /* clang-format off */
 #define TEST_SUITES(X) \
-    X(cookie) \
-    X(handshake) \
-    X(log) \
-    X(nat_profile) \
-    X(nat_strategy) \
-    X(options)
-/* clang-format on */
+    X(epmd) \
+    X(handshake)
 
 #endif
