@@ -8,7 +8,13 @@
 
 /* clang-format off */
 #define TEST_SUITES(X) \
+    X(cookie) \
     X(epmd) \
-    X(handshake)
+    X(handshake) \
+    X(log) \
+    X(nat_profile) \
+    X(nat_strategy) \
+    X(options)
+/* clang-format on */
 
 #endif
