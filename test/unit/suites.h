@@ -8,6 +8,7 @@
 
 #define TEST_SUITES(X) \
     X(nat_profile) \
+    X(nat_session) \
     X(nat_strategy)
 
 #endif
