@@ -9,7 +9,7 @@
 
 #include "macula_nat.h"
 
-#define WORLD_EVENTS 512u
+#define WORLD_EVENTS 1024u
 #define WORLD_TOKENS 1024u
 #define WORLD_ID_MAX 32u
 

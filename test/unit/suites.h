@@ -7,8 +7,10 @@
 #define TEST_SUITES_H
 
 #define TEST_SUITES(X) \
+    X(nat_coordinator) \
     X(nat_profile) \
     X(nat_session) \
+    X(nat_soak) \
     X(nat_strategy)
 
 #endif
