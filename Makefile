@@ -35,6 +35,15 @@ $(BUILD)/unit: $(call objects,$(LIB_SOURCES) $(TESTS))
 unit: $(BUILD)/unit
 	$(BUILD)/unit
 
+# The NAT library alone, and a program that proves that it needs nothing else: neither libuv nor ei.
+$(BUILD)/libmacula_nat.a: $(call objects,$(wildcard c_src/nat/*.c))
+	@echo "AR $@"
+	@$(AR) rcs $@ $^
+
+$(BUILD)/embed: $(call objects,test/unit/embed/embed.c) $(BUILD)/libmacula_nat.a
+	@echo "LD $@"
+	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
 $(BUILD)/%.o: %.c
 	@echo "CC $<"
 	@mkdir -p $(@D)

@@ -8,6 +8,7 @@
 
 #define TEST_SUITES(X) \
     X(nat_coordinator) \
+    X(nat_heap) \
     X(nat_profile) \
     X(nat_session) \
     X(nat_soak) \
