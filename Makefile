@@ -85,11 +85,17 @@ $(BUILD)/valgrind/%: Makefile
 unit: $(BUILD)/unit
 	$(BUILD)/unit
 
-unit-program: $(BUILD)/unit
-	@:
+# The NAT library alone, and a program that proves that it needs nothing else: neither libuv nor ei.
+$(BUILD)/libmacula_nat.a: $(call objects,$(wildcard c_src/nat/*.c))
+	@echo "AR $@"
+	@$(AR) rcs $@ $^
 
-$(PROGRAM): $(call objects,$(SOURCES))
-	$(call say,LD $@)
+$(BUILD)/embed: $(call objects,test/unit/embed/embed.c) $(BUILD)/libmacula_nat.a
+	@echo "LD $@"
+	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
+$(BUILD)/%.o: %.c
+	@echo "CC $<"
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 

@@ -8,13 +8,11 @@
 
 /* clang-format off */
 #define TEST_SUITES(X) \
-    X(cookie) \
-    X(epmd) \
-    X(handshake) \
-    X(log) \
+    X(nat_coordinator) \
+    X(nat_heap) \
     X(nat_profile) \
-    X(nat_strategy) \
-    X(options)
-/* clang-format on */
+    X(nat_session) \
+    X(nat_soak) \
+    X(nat_strategy)
 
 #endif
