@@ -85,17 +85,21 @@ $(BUILD)/valgrind/%: Makefile
 unit: $(BUILD)/unit
 	$(BUILD)/unit
 
+unit-program: $(BUILD)/unit
+	@:
+
 # The NAT library alone, and a program that proves that it needs nothing else: neither libuv nor ei.
 $(BUILD)/libmacula_nat.a: $(call objects,$(wildcard c_src/nat/*.c))
-	@echo "AR $@"
-	@$(AR) rcs $@ $^
+	$(call say,AR $@)
+	@mkdir -p $(@D)
+	$(Q)$(AR) rcs $@ $^
 
 $(BUILD)/embed: $(call objects,test/unit/embed/embed.c) $(BUILD)/libmacula_nat.a
-	@echo "LD $@"
-	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+	$(call say,LD $@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
 
-$(BUILD)/%.o: %.c
-	@echo "CC $<"
+$(PROGRAM): $(call objects,$(SOURCES))
+	$(call say,LD $@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 

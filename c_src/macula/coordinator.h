@@ -15,6 +15,7 @@
 #include "macula/mailboxes.h"
 #include "macula/nat_cache.h"
 #include "macula/services.h"
+#include "macula/watcher.h"
 #include "macula_nat.h"
 #include "otp/call.h"
 #include "otp/gen_server.h"
@@ -56,6 +57,7 @@ struct coordinator {
     struct lookup lookup;
     struct mailboxes mailboxes;
     struct deliveries deliveries;
+    struct watchers watchers;
     struct waiting *waiting; /* requests whose profiles are being looked up */
     struct listing *listings;
     uv_idle_t listing_turn;

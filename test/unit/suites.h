@@ -8,11 +8,17 @@
 
 /* clang-format off */
 #define TEST_SUITES(X) \
+    X(cookie) \
+    X(epmd) \
+    X(handshake) \
+    X(log) \
     X(nat_coordinator) \
     X(nat_heap) \
     X(nat_profile) \
     X(nat_session) \
     X(nat_soak) \
-    X(nat_strategy)
+    X(nat_strategy) \
+    X(options)
+/* clang-format on */
 
 #endif
