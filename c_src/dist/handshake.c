@@ -474,7 +474,7 @@ int handshake_feed(struct handshake *hs, const uint8_t *bytes, size_t len, size_
     if (hs->state == DONE || hs->state == FAILED)
         return -EPROTO;
     for (;;) {
-        size_t missing;
+        size_t missing = 0;
         int rc = bytes_missing(hs, &missing);
         if (rc < 0)
             return rc;

@@ -3,7 +3,6 @@
 
 #include "dist/connector.h"
 #include "dist/dist_flags.h"
-#include "dist/epmd.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -31,7 +30,7 @@ void node_log(struct node *node, int level, const char *kind, const char *peer, 
 
 uint32_t node_creation(const struct node *node)
 {
-    return epmd_creation(node->epmd);
+    return epmd_creation(&node->epmd);
 }
 
 bool node_is_self(const struct node *node, struct slice name)
@@ -137,25 +136,24 @@ static void on_client(uv_stream_t *listener, int status)
 
 /* --- EPMD --- */
 
-static void on_epmd_event(void *ctx, enum epmd_event event, const char *detail)
+static void on_epmd_event(void *ctx, enum epmd_event event, int status, const char *text)
 {
     struct node *node = ctx;
+    (void)status;
 
     switch (event) {
     case EPMD_PUBLISHED:
-        if (node->is_ready) {
-            node_log(node, LOG_NOTICE, "epmd", NULL, "the name is registered with EPMD again");
-            break;
-        }
-        node->is_ready = true;
         connector_start_all(node->connectors);
         node->hooks.ready(node->hooks.ctx, node->port);
         break;
     case EPMD_LOST:
-        node_log(node, LOG_WARNING, "epmd", NULL, "the connection to EPMD is lost: %s", detail);
+        node_log(node, LOG_WARNING, "epmd", NULL, "%s", text);
+        break;
+    case EPMD_REGAINED:
+        node_log(node, LOG_NOTICE, "epmd", NULL, "%s", text);
         break;
     case EPMD_FAILED:
-        node->hooks.failed(node->hooks.ctx, detail);
+        node->hooks.failed(node->hooks.ctx, text);
         break;
     }
 }
@@ -177,6 +175,11 @@ int node_init(struct node *node, const struct node_config *config)
     if (!node->cookie || !node->scratch) {
         node_free(node);
         return -ENOMEM;
+    }
+    int error = epmd_init(&node->epmd, node->loop, on_epmd_event, node);
+    if (error) {
+        node_free(node);
+        return error;
     }
     node->handshake = (struct handshake_config){
         .node_name = node->name,
@@ -224,7 +227,7 @@ int node_start(struct node *node)
 
     char alive[NODE_NAME_MAX + 1];
     snprintf(alive, sizeof alive, "%.*s", (int)strcspn(node->name, "@"), node->name);
-    return epmd_publish(&node->epmd, node->loop, alive, (uint16_t)node->port, on_epmd_event, node);
+    return epmd_publish(&node->epmd, alive, (uint16_t)node->port);
 }
 
 static void close_all(struct node *node)
@@ -255,7 +258,7 @@ void node_stop(struct node *node)
     node->stopping = true;
     node->stopped_at = uv_now(node->loop);
     connector_free_all(&node->connectors);
-    epmd_free(node->epmd);
+    epmd_free(&node->epmd);
     uv_close((uv_handle_t *)&node->listener, NULL);
     uv_close((uv_handle_t *)&node->second, NULL);
     uv_timer_start(&node->goodbye, on_goodbye, 0, GOODBYE_LOOK);

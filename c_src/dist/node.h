@@ -13,12 +13,12 @@
 
 #include "dist/connection.h"
 #include "dist/control.h"
+#include "dist/epmd.h"
 #include "dist/process.h"
 
 #include <uthash.h>
 #include <uv.h>
 
-struct epmd;
 struct connector;
 
 /* A process that another node wants started here. */
@@ -82,10 +82,9 @@ struct node {
     uv_timer_t goodbye;
     uv_prepare_t end_of_turn;
     int port;
-    bool is_ready;
     bool stopping;
     uint64_t stopped_at;
-    struct epmd *epmd;
+    struct epmd epmd;
     struct connector *connectors;
 
     struct connection *connections; /* all */

@@ -206,7 +206,7 @@ static void on_cast(struct gen_server *gs, struct slice request)
             entry_remove(cache, e);
         note_change(cache, &id);
     } else if (arity == 4 && cursor_is_atom(&c, "put")) {
-        bool ok = cursor_binary(&c, &id) && id.len > 0 && id.len <= NAT_ID_MAX &&
+        bool ok = cursor_binary(&c, &id) && id.len <= NAT_ID_MAX &&
                   cursor_term(&c, &map) && cursor_int(&c, &ttl) && ttl > 0 && ttl <= UINT32_MAX &&
                   put(cache, id, map, ttl);
         if (!ok) {

@@ -127,7 +127,7 @@ void reply_term(const struct caller *caller, struct slice term)
     reply_close(&reply);
 }
 
-static void put_undef_stack(struct buffer *b, struct slice module, struct slice function,
+static void put_stack(struct buffer *b, struct slice module, struct slice function,
                             struct slice arguments)
 {
     term_put_list(b, 1);
@@ -148,8 +148,8 @@ static void put_badrpc(struct buffer *b)
     term_put_atom(b, "EXIT");
 }
 
-void reply_undef(const struct caller *caller, struct slice module, struct slice function,
-                 struct slice arguments)
+void reply_failure(const struct caller *caller, const char *error, struct slice module,
+                   struct slice function, struct slice arguments)
 {
     struct reply reply;
 
@@ -160,8 +160,8 @@ void reply_undef(const struct caller *caller, struct slice module, struct slice 
         term_put_tuple(b, 4);
         term_put_raw(b, caller->tag);
         term_put_atom(b, "error");
-        term_put_atom(b, "undef");
-        put_undef_stack(b, module, function, arguments);
+        term_put_atom(b, error);
+        put_stack(b, module, function, arguments);
         worker_finish(caller->node, caller->worker);
         return;
     }
@@ -169,8 +169,8 @@ void reply_undef(const struct caller *caller, struct slice module, struct slice 
         return;
     put_badrpc(reply.out);
     term_put_tuple(reply.out, 2);
-    term_put_atom(reply.out, "undef");
-    put_undef_stack(reply.out, module, function, arguments);
+    term_put_atom(reply.out, error);
+    put_stack(reply.out, module, function, arguments);
     reply_close(&reply);
 }
 

@@ -49,9 +49,12 @@ void reply_close(struct reply *reply);
 void reply_atom(const struct caller *caller, const char *atom);
 void reply_term(const struct caller *caller, struct slice term);
 
-/* The failures that a called function can end in, in the form that the way of calling wants. */
-void reply_undef(const struct caller *caller, struct slice module, struct slice function,
-                 struct slice arguments);
+/*
+ * The failures that a called function can end in, in the form that the way of calling wants: an error (undef,
+ * function_clause) with the call that it was, or an exit with a reason.
+ */
+void reply_failure(const struct caller *caller, const char *error, struct slice module,
+                   struct slice function, struct slice arguments);
 void reply_exit(const struct caller *caller, struct slice reason);
 
 #endif

@@ -70,6 +70,7 @@ static void defer(struct gen_server *gs, struct connection *via, enum request_ki
 static void take(struct gen_server *gs, struct connection *via, enum request_kind kind,
                  const struct caller *caller, struct slice term)
 {
+    gs->messages_in++;
     if (gs->is_suspended)
         defer(gs, via, kind, caller, term);
     else
@@ -78,13 +79,11 @@ static void take(struct gen_server *gs, struct connection *via, enum request_kin
 
 void gen_server_call(struct gen_server *gs, const struct caller *caller, struct slice request)
 {
-    gs->messages_in++;
     take(gs, node_find(gs->process.node, caller->pid.node), REQUEST_CALL, caller, request);
 }
 
 void gen_server_cast(struct gen_server *gs, struct connection *via, struct slice request)
 {
-    gs->messages_in++;
     take(gs, via, REQUEST_CAST, NULL, request);
 }
 
@@ -111,7 +110,6 @@ static void on_message(struct process *p, struct connection *via, struct slice m
     struct slice request;
     int arity;
 
-    gs->messages_in++;
     if (cursor_any_tuple(&c, &arity)) {
         if (arity == 3 && cursor_is_atom(&c, "$gen_call") && caller_read(&caller, p->node, &c) &&
             cursor_term(&c, &request)) {

@@ -51,7 +51,7 @@ static void apply(struct rpc *rpc, const struct caller *caller, const struct mfa
     if (f)
         f->run(rpc->ctx, caller, arguments);
     else
-        reply_undef(caller, mfa->module, mfa->function, mfa->arguments);
+        reply_failure(caller, "undef", mfa->module, mfa->function, mfa->arguments);
 }
 
 /* --- erpc --- */

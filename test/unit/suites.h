@@ -9,6 +9,7 @@
 /* clang-format off */
 #define TEST_SUITES(X) \
     X(cookie) \
+    X(epmd) \
     X(handshake) \
     X(log) \
     X(nat_profile) \
