@@ -10,8 +10,8 @@
 
 -export([flags/0, flag/1]).
 -export([epmd_port/0, epmd_lookup/1, epmd_names/0, epmd_register/2]).
--export([connect/2, open/2, handshake/2, close/1, socket/1, name/1]).
--export([listen/1, listener_port/1, accept/1, accept_handshake/2, stop_listening/1]).
+-export([connect/2, open/2, handshake/2, close/1, name/1, status/1]).
+-export([listen/1, listener_name/1, accept/1, accept_now/1, accept_handshake/2, stop_listening/1]).
 -export([send/2, send_control/2, send_control/3, frame/1, frame/2, tick/0, recv/1, recv/2,
          recv_frame/1, await_close/1]).
 -export([pid/2, pid/3, reference/2, call/3, call_frames/4, await_reply/2]).
@@ -252,15 +252,15 @@ socket_options() ->
 close(#{socket := Socket}) ->
     gen_tcp:close(Socket).
 
-%% @doc The socket, for tests of what lies below the frames.
--spec socket(peer()) -> gen_tcp:socket().
-socket(#{socket := Socket}) ->
-    Socket.
-
 %% @doc The name of the peer itself (a given one for a peer with the flag `name_me').
 -spec name(peer()) -> node().
 name(#{name := Name}) ->
     Name.
+
+%% @doc The status that the other side answered the name with.
+-spec status(peer()) -> binary().
+status(#{status := Status}) ->
+    Status.
 
 %%% The side that is connected to
 
@@ -273,16 +273,24 @@ listen(Name) ->
     {ok, Epmd, Creation} = epmd_register(Alive, Port),
     #{socket => Socket, epmd => Epmd, name => Name, port => Port, creation => Creation}.
 
-%% @doc The port that the listener listens on.
--spec listener_port(listener()) -> inet:port_number().
-listener_port(#{port := Port}) ->
-    Port.
+%% @doc The name that was registered.
+-spec listener_name(listener()) -> node().
+listener_name(#{name := Name}) ->
+    Name.
 
 %% @doc Wait for somebody to connect. Nothing is read or sent.
 -spec accept(listener()) -> peer().
 accept(#{socket := Socket, name := Name, creation := Creation}) ->
     {ok, Accepted} = gen_tcp:accept(Socket, ?TIMEOUT),
     new_peer(Accepted, #{name => Name, creation => Creation}).
+
+%% @doc Whether somebody has connected.
+-spec accept_now(listener()) -> nobody | peer().
+accept_now(#{socket := Socket, name := Name, creation := Creation}) ->
+    case gen_tcp:accept(Socket, 0) of
+        {ok, Accepted} -> new_peer(Accepted, #{name => Name, creation => Creation});
+        {error, timeout} -> nobody
+    end.
 
 %% @doc The whole handshake of the accepting side. Of the options `cookie', `flags', `status' and
 %% `byte_by_byte' count. The name of the node that connected is in the answer.
