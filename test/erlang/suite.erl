@@ -1,0 +1,90 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc Runs one EUnit module for `test/run', prints what failed or was skipped, and leaves the three numbers in a file.
+-module(suite).
+-behaviour(eunit_listener).
+
+-export([main/1]).
+-export([start/1, init/1, handle_begin/3, handle_end/3, handle_cancel/3, terminate/2]).
+
+-record(count, {name, report_to, passed = 0, failed = 0, skipped = 0}).
+
+%% @doc Entry from the command line: the suite's name and the file for its result.
+-spec main([string()]) -> no_return().
+main([Name, ResultFile]) ->
+    Module = list_to_atom(Name ++ "_tests"),
+    Self = self(),
+    _ = eunit:test(Module, [no_tty, {report, {?MODULE, [{name, Name}, {report_to, Self}]}}]),
+    receive
+        {?MODULE, Passed, Failed, Skipped} ->
+            ok = file:write_file(ResultFile, io_lib:format("~b ~b ~b~n", [Passed, Failed, Skipped]))
+    end,
+    halt(0).
+
+%% @private
+start(Options) ->
+    eunit_listener:start(?MODULE, Options).
+
+%% @private
+init(Options) ->
+    #count{name = proplists:get_value(name, Options), report_to = proplists:get_value(report_to, Options)}.
+
+%% @private
+handle_begin(_Kind, _Data, Count) ->
+    Count.
+
+%% @private
+handle_end(test, Data, Count) ->
+    case proplists:get_value(status, Data) of
+        ok -> Count#count{passed = Count#count.passed + 1};
+        {skipped, Why} -> skipped(Data, Why, Count);
+        {error, {throw, {skip, Why}, _Stack}} -> skipped(Data, Why, Count);
+        {error, Exception} -> failed(Data, eunit_lib:format_exception(Exception), Count)
+    end;
+handle_end(group, _Data, Count) ->
+    Count.
+
+%% @private
+handle_cancel(Kind, Data, Count) ->
+    case proplists:get_value(reason, Data) of
+        {abort, {_, {throw, {skip, Why}, _Stack}}} -> skipped(Data, Why, Count);
+        undefined when Kind =:= group -> Count;
+        {blame, _} -> Count;
+        {abort, {What, {_, _, _} = Exception}} ->
+            failed(Data, [atom_to_list(What), $\n, eunit_lib:format_exception(Exception)], Count);
+        Reason -> failed(Data, io_lib:format("~0tp", [Reason]), Count)
+    end.
+
+%% @private
+terminate(Result, #count{name = Name} = Count) ->
+    Failed =
+        case Result of
+            {ok, _} -> Count#count.failed;
+            {error, Reason} ->
+                io:format("~ts: ~0tp~n", [Name, Reason]),
+                Count#count.failed + 1
+        end,
+    Count#count.report_to ! {?MODULE, Count#count.passed, Failed, Count#count.skipped},
+    ok.
+
+failed(Data, What, Count) ->
+    io:format("~ts: FAILED: ~ts~n~ts~n", [Count#count.name, title(Data), What]),
+    case string:trim(proplists:get_value(output, Data, <<>>)) of
+        Empty when Empty =:= <<>>; Empty =:= "" -> ok;
+        Output -> io:format("  output: ~ts~n", [Output])
+    end,
+    Count#count{failed = Count#count.failed + 1}.
+
+skipped(Data, Why, Count) ->
+    io:format("~ts: skipped: ~ts: ~ts~n", [Count#count.name, title(Data), Why]),
+    Count#count{skipped = Count#count.skipped + 1}.
+
+title(Data) ->
+    Source =
+        case proplists:get_value(source, Data) of
+            {_, Function, _} -> atom_to_list(Function);
+            _ -> ""
+        end,
+    case proplists:get_value(desc, Data) of
+        Text when Text =:= undefined; Text =:= ""; Text =:= <<>> -> Source;
+        Text -> io_lib:format("~ts", [Text])
+    end.
