@@ -78,7 +78,7 @@ mutated(Body) ->
     [<<(byte_size(New)):32>>, New].
 
 mutate(1, Body) ->
-    change(Body, 1, fun(<<Byte>>) -> <<(Byte bxor (1 bsl (rand:uniform(8) - 1)))>> end);
+    change(Body, 1, fun(Part) -> << <<(Byte bxor (1 bsl (rand:uniform(8) - 1)))>> || <<Byte>> <= Part>> end);
 mutate(2, Body) ->
     change(Body, 1, fun(_) -> rand:bytes(1) end);
 mutate(3, Body) ->

@@ -14,7 +14,7 @@
 -export([listen/1, listener_name/1, accept/1, accept_now/1, accept_handshake/2, stop_listening/1]).
 -export([send/2, send_control/2, send_control/3, frame/1, frame/2, tick/0, recv/1, recv/2,
          recv_frame/1, await_close/1]).
--export([pid/2, pid/3, reference/2, call/3, call_frames/4, await_reply/2]).
+-export([pid/2, pid/3, their_pid/2, reference/2, call/3, call_frames/4, await_reply/2]).
 
 -export_type([peer/0, listener/0, options/0, step/0]).
 
@@ -33,7 +33,7 @@
                      stop => step()}.
 
 -opaque peer() :: #{socket := gen_tcp:socket(), name := node(), creation := non_neg_integer(),
-                    options := options(), node => binary(), challenge => non_neg_integer(),
+                    options := options(), node => {node(), non_neg_integer()}, challenge => non_neg_integer(),
                     status => binary()}.
 
 -opaque listener() :: #{socket := gen_tcp:socket(), epmd := gen_tcp:socket(), name := node(),
@@ -184,8 +184,8 @@ step(status, Peer = #{options := Options}) ->
     end;
 step(challenge, Peer) ->
     case hand_recv(challenge, Peer) of
-        <<"N", _Flags:64, Challenge:32, _Creation:32, Size:16, Node:Size/binary>> ->
-            Peer#{challenge => Challenge, node => Node};
+        <<"N", _Flags:64, Challenge:32, Creation:32, Size:16, Node:Size/binary>> ->
+            Peer#{challenge => Challenge, node => {binary_to_atom(Node), Creation}};
         Other ->
             throw({handshake, challenge, Other})
     end;
@@ -406,6 +406,11 @@ await_close(Peer = #{socket := Socket}) ->
 %% @doc A process identifier of the peer.
 -spec pid(peer(), non_neg_integer()) -> pid().
 pid(#{name := Name, creation := Creation}, Id) ->
+    pid(Name, Id, Creation).
+
+%% @doc A process identifier of the node that the peer has connected to.
+-spec their_pid(peer(), non_neg_integer()) -> pid().
+their_pid(#{node := {Name, Creation}}, Id) ->
     pid(Name, Id, Creation).
 
 %% @doc A process identifier of any node.
