@@ -38,7 +38,7 @@ handle_end(test, Data, Count) ->
         ok -> Count#count{passed = Count#count.passed + 1};
         {skipped, Why} -> skipped(Data, Why, Count);
         {error, {throw, {skip, Why}, _Stack}} -> skipped(Data, Why, Count);
-        {error, Exception} -> failed(Data, eunit_lib:format_exception(Exception), Count)
+        {error, Exception} -> failed(Data, format(Exception), Count)
     end;
 handle_end(group, _Data, Count) ->
     Count.
@@ -50,7 +50,7 @@ handle_cancel(Kind, Data, Count) ->
         undefined when Kind =:= group -> Count;
         {blame, _} -> Count;
         {abort, {What, {_, _, _} = Exception}} ->
-            failed(Data, [atom_to_list(What), $\n, eunit_lib:format_exception(Exception)], Count);
+            failed(Data, [atom_to_list(What), $\n, format(Exception)], Count);
         Reason -> failed(Data, io_lib:format("~0tp", [Reason]), Count)
     end.
 
@@ -77,6 +77,11 @@ failed(Data, What, Count) ->
 skipped(Data, Why, Count) ->
     io:format("~ts: skipped: ~ts: ~ts~n", [Count#count.name, title(Data), Why]),
     Count#count{skipped = Count#count.skipped + 1}.
+
+%% An exception without the frames of EUnit itself.
+format({Class, Reason, Stack}) ->
+    Own = [Frame || {Module, _, _, _} = Frame <- Stack, not lists:prefix("eunit_", atom_to_list(Module))],
+    eunit_lib:format_exception({Class, Reason, Own}, 100).
 
 title(Data) ->
     Source =
