@@ -273,8 +273,9 @@ broken_terms(Handle) ->
 deep_terms(Handle) ->
     in_every_place(Handle, "deep_terms", bad_terms:deep()).
 
-%% As a message, in a call, in a cast, in a system message, in the arguments of a spawn, as a control
-%% message and in one.
+%% As a message, in a call and as its tag, in a cast, in a system message, in the arguments of a spawn, as a
+%% control message and in one, and in a profile that is read again. What comes back of it is a term that a
+%% real node can read: it ends its connection to whoever sends it another.
 in_every_place(Handle = #{node := Node}, Title, Terms) ->
     Name = raw_name(Title),
     Self = raw_dist:pid(Name, 1, 7),
@@ -284,18 +285,29 @@ in_every_place(Handle = #{node := Node}, Title, Terms) ->
     Call = bad_terms:ext('$gen_call'),
     Cast = bad_terms:ext('$gen_cast'),
     System = bad_terms:ext(system),
+    Pid = bad_terms:ext(Self),
+    ToCache = <<112, (term_to_binary({6, Self, '', macula_nat_cache}))/binary, 131>>,
+    Put = bad_terms:ext(put),
+    Id = bad_terms:ext(<<"bad">>),
+    MFA = <<(bad_terms:ext(make_ref()))/binary, (bad_terms:ext(?SERVER))/binary, (bad_terms:ext(unknown))/binary>>,
     inject(Handle, Node, Name,
            [framed(Body)
             || Term <- Terms,
                Body <- [<<Send/binary, Term/binary>>,
                         <<Send/binary, 104, 3, Call/binary, From/binary, Term/binary>>,
+                        <<Send/binary, 104, 3, Call/binary, 104, 2, Pid/binary, Term/binary, 97, 1>>,
                         <<Send/binary, 104, 3, Call/binary, Term/binary, 97, 1>>,
                         <<Send/binary, 104, 3, Term/binary, From/binary, 97, 1>>,
                         <<Send/binary, 104, 2, Cast/binary, Term/binary>>,
                         <<Send/binary, 104, 3, System/binary, From/binary, Term/binary>>,
                         <<Spawn/binary, 108, 4:32, Term/binary, Term/binary, Term/binary, Term/binary, 106>>,
+                        <<Spawn/binary, 108, 4:32, MFA/binary, 108, 1:32, Term/binary, 106, 106>>,
+                        <<ToCache/binary, 104, 2, Cast/binary, 104, 4, Put/binary, Id/binary,
+                          116, 2:32, (bad_terms:ext(node_id))/binary, Id/binary, (bad_terms:ext(extra))/binary,
+                          Term/binary, 97, 100>>,
+                        <<ToCache/binary, (bad_terms:ext({'$gen_call', {Self, tag}, {get, <<"bad">>}}))/binary>>,
                         <<112, 131, Term/binary>>,
-                        <<112, 131, 104, 4, 97, 19, (bad_terms:ext(Self))/binary, Term/binary, Term/binary>>]]).
+                        <<112, 131, 104, 4, 97, 19, Pid/binary, Term/binary, Term/binary>>]]).
 
 %% Legal terms are answered, wherever a request has them.
 rare_terms(Handle = #{node := Node}) ->
@@ -308,7 +320,7 @@ rare_terms(Handle = #{node := Node}) ->
          %% The tag of a call is any term, and comes back as it went.
          ok = raw_dist:send_control(Peer, {6, raw_dist:pid(Peer, 1), '', ?SERVER},
                                     {'$gen_call', {raw_dist:pid(Peer, 1), Term}, x}),
-         ?assertMatch({_, {Term, {error, unknown_request}}}, raw_dist:recv_frame(Peer))
+         ?assertEqual({ok, {error, unknown_request}}, raw_dist:await_tag(Peer, Term))
      end || Term <- bad_terms:rare()],
     raw_dist:close(Peer).
 

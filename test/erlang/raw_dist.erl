@@ -14,7 +14,7 @@
 -export([listen/1, listener_name/1, accept/1, accept_now/1, accept_handshake/2, stop_listening/1]).
 -export([send/2, send_control/2, send_control/3, frame/1, frame/2, tick/0, recv/1, recv/2,
          recv_frame/1, await_close/1]).
--export([pid/2, pid/3, their_pid/2, reference/2, call/3, call_frames/4, await_reply/2]).
+-export([pid/2, pid/3, their_pid/2, reference/2, call/3, call_frames/4, await_reply/2, await_tag/2]).
 
 -export_type([peer/0, listener/0, options/0, step/0]).
 
@@ -384,11 +384,12 @@ decode(Terms) ->
         <<_:Used/binary, Message/binary>> -> {Control, binary_to_term(Message)}
     end.
 
-%% @doc The next frame; ticks are passed over.
+%% @doc The next frame; ticks, and monitors that the node sets up on its own, are passed over.
 -spec recv_frame(peer()) -> {tuple()} | {tuple(), term()} | {error, term()}.
 recv_frame(Peer) ->
     case recv(Peer) of
         tick -> recv_frame(Peer);
+        {{Op, _, _, _}} when Op =:= 19; Op =:= 20 -> recv_frame(Peer);
         Other -> Other
     end.
 
@@ -455,12 +456,16 @@ call_frames(Peer, Name, Request, Id) ->
 %% @doc Wait for the reply to a call; what else arrives is passed over.
 -spec await_reply(peer(), non_neg_integer()) -> {ok, term()} | {down, term()} | {error, term()}.
 await_reply(Peer, Id) ->
-    Ref = reference(Peer, Id),
+    await_tag(Peer, reference(Peer, Id)).
+
+%% @doc Wait for the reply with a tag, or for the end of a monitor whose reference is the tag.
+-spec await_tag(peer(), term()) -> {ok, term()} | {down, term()} | {error, term()}.
+await_tag(Peer, Tag) ->
     case recv_frame(Peer) of
-        {_, {Ref, Reply}} -> {ok, Reply};
-        {{21, _, _, Ref, Reason}} -> {down, Reason};
+        {_, {Tag, Reply}} -> {ok, Reply};
+        {{21, _, _, Tag, Reason}} -> {down, Reason};
         {error, Reason} -> {error, Reason};
-        _ -> await_reply(Peer, Id)
+        _ -> await_tag(Peer, Tag)
     end.
 
 %%% Packets
