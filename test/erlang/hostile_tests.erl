@@ -1,60 +1,17 @@
 %% SPDX-License-Identifier: Apache-2.0
 %%
-%% @doc What other nodes may do wrong, late, or out of malice. One program serves all of it; after each
-%% test it must answer, and hold no more descriptors than before. At its end it must report nothing.
+%% @doc What an authenticated peer may do wrong or out of malice: frames, terms, floods.
 -module(hostile_tests).
 
 -include_lib("eunit/include/eunit.hrl").
 
+-import(hostile, [answers/1, connect/2, logged/3, raw_name/1, raw_name/2, memory/1, no_growth/3]).
+
 -define(SERVER, macula_nat_coordinator).
 -define(LIMIT, 16#1000000).
 
-%%% All tests
-
 hostile_test_() ->
-    {setup, fun start/0, fun stop/1,
-     fun(Node) ->
-             [survived(Node, Title, Test)
-              || {Title, Test} <- handshake_tests() ++ frame_tests() ++ peer_tests()]
-     end}.
-
-start() ->
-    Handle = cnode:start(program()),
-    answers(Handle),
-    Handle#{memory => memory(Handle)}.
-
-%% A sanitizer's report changes the exit status.
-stop(Handle) ->
-    ?assertEqual(0, cnode:stop(Handle)),
-    ?assertEqual([], [Line || Line <- cnode:log(Handle),
-                              re:run(Line, "Sanitizer|runtime error:", [{capture, none}]) =:= match]).
-
-%% Few sessions, so that the many requests for all of them have short answers.
-program() ->
-    Options = #{args => ["--max-sessions", "20"]},
-    case os:getenv("CNODE_ASAN") of
-        false -> Options;
-        Program -> Options#{program => Program}
-    end.
-
-survived(Handle, Title, Test) ->
-    {Title, {timeout, 120, fun() ->
-                                   Before = cnode:descriptors(Handle),
-                                   Test(Handle),
-                                   answers(Handle),
-                                   cnode:await(fun() -> cnode:descriptors(Handle) =< Before end)
-                           end}}.
-
-handshake_tests() ->
-    [{"200 handshakes that never end", fun unfinished_handshakes/1},
-     {"a wrong cookie", fun wrong_cookie/1},
-     {"names that are none", fun bad_names/1},
-     {"flags that are missing", fun missing_flags/1},
-     {"a first message that is none", fun bad_first_messages/1},
-     {"a name that is connected already", fun alive/1},
-     {"a handshake of single bytes", fun slow_handshake/1},
-     {"simultaneous connects", fun simultaneous_connects/1},
-     {"nodes that are connected to and are hostile", fun hostile_listeners/1}].
+    hostile:suite(frame_tests() ++ peer_tests()).
 
 frame_tests() ->
     [{"frames that are too large", fun large_frames/1},
@@ -75,128 +32,6 @@ peer_tests() ->
      {"floods", fun floods/1},
      {"a full cache", fun full_cache/1},
      {"memory returns", fun memory_returns/1}].
-
-%%% Handshakes
-
-unfinished_handshakes(Handle = #{node := Node}) ->
-    Before = cnode:descriptors(Handle),
-    Steps = [tcp, half_length, half_name, name, status, challenge, half_reply, reply],
-    Unfinished = [begin
-                      Stop = lists:nth(I rem 7 + 1, Steps),
-                      {ok, Peer} = raw_dist:connect(Node, #{name => raw_name("unfinished", I), stop => Stop}),
-                      I rem 20 =:= 0 andalso answers(Handle),
-                      Peer
-                  end || I <- lists:seq(1, 200)],
-    [answers(Handle) || _ <- lists:seq(1, 100)],
-    [?assertEqual(closed, raw_dist:await_close(Peer)) || Peer <- Unfinished],
-    cnode:await(fun() -> cnode:descriptors(Handle) =< Before end).
-
-wrong_cookie(Handle = #{node := Node}) ->
-    Name = raw_name("wrong_cookie"),
-    Mark = cnode:mark(Handle),
-    ?assertMatch({error, {done, _}}, raw_dist:connect(Node, #{name => Name, cookie => not_the_cookie})),
-    logged(Handle, Name, Mark),
-    ?assertEqual([], [Line || Line <- cnode:log(Handle), string:find(Line, cnode:cookie()) =/= nomatch]),
-    %% The name is free for the right cookie.
-    raw_dist:close(connect(Handle, Name)).
-
-bad_names(#{node := Node}) ->
-    [?assertMatch({error, _}, raw_dist:connect(Node, #{name => 'x@y', raw_name => Name}))
-     || Name <- ["", "nohost", "@", "@host", "name@", "a@b@c", [255, "@host"], ["a", 0, "@b"], ["a\n@b"],
-                 [lists:duplicate(60000, $a), "@b"], [lists:duplicate(256, $a), "@b"], atom_to_list(Node)]].
-
-missing_flags(Handle = #{node := Node}) ->
-    %% MANDATORY_25_DIGEST speaks for all of OTP 25's mandatory flags, so it is left out with each.
-    Mandatory = [extended_references, extended_pids_ports, utf8_atoms, map_tag, big_creation, handshake_23,
-                 new_floats],
-    [begin
-         Flags = raw_dist:flags() band bnot (raw_dist:flag(Flag) bor raw_dist:flag(mandatory_25_digest)),
-         Name = raw_name("without_" ++ atom_to_list(Flag)),
-         ?assertMatch({error, {_, _}}, raw_dist:connect(Node, #{name => Name, flags => Flags}))
-     end || Flag <- Mandatory],
-    ?assertMatch({error, _}, raw_dist:connect(Node, #{name => raw_name("without_any"), flags => 0})),
-    answers(Handle).
-
-bad_first_messages(Handle) ->
-    [begin
-         Peer = raw_dist:open(maps:get(node, Handle), #{name => raw_name("first")}),
-         _ = raw_dist:send(Peer, Bytes),
-         ?assertEqual(closed, raw_dist:await_close(Peer))
-     end || Bytes <- [<<0:16>>, <<1:16, "N">>, <<1:16, "X">>, <<65535:16, "N">>, <<14:16, "N", 0:104>>,
-                      <<15:16, "N", -1:64, 0:32, 65535:16>>, <<7:16, "n", 5:16, 0:32>>, <<5:16, "sok", 0, 0>>,
-                      <<"GET / HTTP/1.1\r\n\r\n">>, <<22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3>>, rand:bytes(70000)]].
-
-alive(Handle = #{node := Node}) ->
-    Name = raw_name("alive"),
-    Old = connect(Handle, Name),
-    ?assertEqual({error, {status, <<"alive">>}}, raw_dist:connect(Node, #{name => Name})),
-    {ok, No} = raw_dist:connect(Node, #{name => Name, alive => false, stop => status}),
-    ?assertEqual(closed, raw_dist:await_close(No)),
-    ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(Old, ?SERVER, still_here)),
-    {ok, New} = raw_dist:connect(Node, #{name => Name, alive => true}),
-    ?assertEqual(closed, raw_dist:await_close(Old)),
-    ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(New, ?SERVER, here_now)),
-    raw_dist:close(New).
-
-slow_handshake(#{node := Node}) ->
-    {ok, Peer} = raw_dist:connect(Node, #{name => raw_name("slow"), byte_by_byte => true}),
-    {Request, _} = raw_dist:call_frames(Peer, ?SERVER, slow, 1),
-    [raw_dist:send(Peer, <<Byte>>) || <<Byte>> <= iolist_to_binary(Request)],
-    ?assertEqual({ok, {error, unknown_request}}, raw_dist:await_reply(Peer, 1)),
-    raw_dist:close(Peer).
-
-%% Two nodes that connect to each other: the connection of the greater name stays.
-simultaneous_connects(_) ->
-    Name = cnode:unique("raw_m"),
-    Smaller = raw_dist:listen(raw_name("a")),
-    Greater = raw_dist:listen(raw_name("z")),
-    cnode:with(connecting(Name, [Smaller, Greater]),
-               fun(#{node := Node}) ->
-                       FromNode = raw_dist:accept(Smaller),
-                       ?assertEqual({error, {status, <<"nok">>}},
-                                    raw_dist:connect(Node, #{name => raw_dist:listener_name(Smaller)})),
-                       {ok, Up, Node} = raw_dist:accept_handshake(FromNode, #{}),
-                       ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(Up, ?SERVER, x)),
-
-                       Lost = raw_dist:accept(Greater),
-                       {ok, Won} = raw_dist:connect(Node, #{name => raw_dist:listener_name(Greater)}),
-                       ?assertEqual(<<"ok_simultaneous">>, raw_dist:status(Won)),
-                       ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(Won, ?SERVER, x)),
-                       ?assertEqual(closed, raw_dist:await_close(Lost)),
-                       [raw_dist:close(Peer) || Peer <- [Up, Won]]
-               end),
-    [raw_dist:stop_listening(Listener) || Listener <- [Smaller, Greater]].
-
-connecting(Name, Listeners) ->
-    Args = lists:append([["--connect", atom_to_list(raw_dist:listener_name(Listener))] || Listener <- Listeners]),
-    maps:update_with(args, fun(Before) -> Before ++ Args end, (program())#{name => Name}).
-
-hostile_listeners(_) ->
-    [Silent, Garbage, Cookie, Nok, Slow] = Listeners =
-        [raw_dist:listen(raw_name(Name)) || Name <- ["silent", "garbage", "cookie", "nok", "slow"]],
-    cnode:with(connecting(cnode:unique("connecting"), Listeners),
-               fun(Handle) ->
-                       NeverAnswered = raw_dist:accept(Silent),
-                       {ok, Up, _} = raw_dist:accept_handshake(raw_dist:accept(Slow), #{byte_by_byte => true}),
-                       ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(Up, ?SERVER, x)),
-                       %% Each of the others is closed, and tried again until it is a good node.
-                       Bad = raw_dist:accept(Garbage),
-                       _ = raw_dist:send(Bad, rand:bytes(100000)),
-                       ?assertEqual(closed, raw_dist:await_close(Bad)),
-                       ?assertMatch({error, {reply, _}},
-                                    raw_dist:accept_handshake(raw_dist:accept(Cookie), #{cookie => another})),
-                       ?assertMatch({error, {_, _}},
-                                    raw_dist:accept_handshake(raw_dist:accept(Nok), #{status => "not_allowed"})),
-                       ?assertEqual(closed, raw_dist:await_close(NeverAnswered)),
-                       Peers = [begin
-                                    {ok, Peer, _} = raw_dist:accept_handshake(raw_dist:accept(Listener), #{}),
-                                    ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(Peer, ?SERVER, x)),
-                                    Peer
-                                end || Listener <- [Garbage, Cookie, Nok, Silent]],
-                       answers(Handle),
-                       [raw_dist:close(Peer) || Peer <- [Up | Peers]]
-               end),
-    [raw_dist:stop_listening(Listener) || Listener <- Listeners].
 
 %%% Frames
 
@@ -466,7 +301,7 @@ floods(Handle) ->
     First = memory(Handle),
     flood(Handle, 2),
     flood(Handle, 3),
-    no_growth(First, memory(Handle)).
+    no_growth(Handle, First, 8).
 
 flood(Handle, Round) ->
     Peer = connect(Handle, raw_name("flood", Round)),
@@ -502,7 +337,7 @@ full_cache(Handle = #{node := Node}) ->
     First = memory(Handle),
     ?assertEqual(Stats, fill_cache(Handle)),
     ?assertEqual(Stats, fill_cache(Handle)),
-    no_growth(First, memory(Handle)),
+    no_growth(Handle, First, 8),
     Large = #{node_id => <<"x">>, detail => binary:copy(<<"x">>, 8000000)},
     [begin
          ok = gen_server:cast({macula_nat_cache, Node}, {put, <<"x">>, Large, 300}),
@@ -510,7 +345,7 @@ full_cache(Handle = #{node := Node}) ->
      end || _ <- lists:seq(1, 10)],
     ok = gen_server:cast({macula_nat_cache, Node}, clear),
     ?assertEqual(not_found, gen_server:call({macula_nat_cache, Node}, {get, <<"x">>})),
-    no_growth(First, memory(Handle)).
+    no_growth(Handle, First, 8).
 
 %% Of 10,100 entries the first 100 make room for the last.
 fill_cache(#{node := Node}) ->
@@ -525,21 +360,9 @@ fill_cache(#{node := Node}) ->
 
 %% The last test: after all of the others little is left of what they took.
 memory_returns(Handle = #{memory := AtStart}) ->
-    ?assert(memory(Handle) =< AtStart + 32 * 1024).
+    no_growth(Handle, AtStart, 32).
 
 %%% Helpers
-
-answers(#{node := Node}) ->
-    ?assertEqual({error, unknown_request}, gen_server:call({?SERVER, Node}, {are_you, there}, 30000)).
-
-%% A line about a peer that was written after the mark.
-logged(Handle, Name, Mark) ->
-    Line = cnode:await_log(Handle, atom_to_list(Name), Mark),
-    ?assertNotEqual(nomatch, string:find(Line, "warning")).
-
-connect(#{node := Node}, Name) ->
-    {ok, Peer} = raw_dist:connect(Node, #{name => Name}),
-    Peer.
 
 inject(Handle, Node, Title, Frames) when is_list(Title) ->
     inject(Handle, Node, raw_name(Title), Frames);
@@ -557,19 +380,3 @@ request(Peer, Server, Request, Id) ->
 
 framed(Body) ->
     [<<(byte_size(Body)):32>>, Body].
-
-raw_name(Title) ->
-    list_to_atom("raw_" ++ Title ++ "@127.0.0.1").
-
-raw_name(Title, Number) ->
-    raw_name(Title ++ integer_to_list(Number)).
-
-%% A sanitizer keeps freed memory back, so that its size says nothing.
-memory(Handle) ->
-    case os:getenv("CNODE_ASAN") of
-        false -> cnode:memory(Handle);
-        _ -> 0
-    end.
-
-no_growth(Before, After) ->
-    ?assert(After =< Before + 8 * 1024).
