@@ -8,6 +8,7 @@
 -define(SERVER, macula_nat_coordinator).
 -define(USAGE, 64).
 -define(UNAVAILABLE, 69).
+-define(NO_PERMISSION, 77).
 
 command_line_test_() ->
     [{Title, {timeout, 60, Test}}
@@ -167,7 +168,7 @@ refused_cookies() ->
 %% The line does not show what was in the file.
 refused_cookie(Args, Options) ->
     {Status, Stdout, Stderr} = run(["--sname", cnode:unique("refused") | Args], Options),
-    ?assertMatch({Args, ?USAGE, [], [_]}, {Args, Status, Stdout, Stderr}),
+    ?assertMatch({Args, ?NO_PERMISSION, [], [_]}, {Args, Status, Stdout, Stderr}),
     ?assertNotEqual(nomatch, string:find(hd(Stderr), "cookie")),
     [?assertEqual(nomatch, string:find(hd(Stderr), Text)) || Text <- ["secret", "zwei", "aaaaaaaa"]].
 
@@ -250,7 +251,11 @@ epmd_port() ->
                  ?assertNot(lists:keymember(Name, 1, cnode:epmd_names()))
          end),
     cnode:epmd_stop(Epmd),
-    [?assertMatch({?USAGE, [], [_]}, run([], #{env => [{"ERL_EPMD_PORT", Wrong}]})) || Wrong <- ["x", "0", "65536", "-1"]].
+    [begin
+         {Status, Stdout, Stderr} = run([], #{env => [{"ERL_EPMD_PORT", Wrong}]}),
+         ?assertMatch({Wrong, ?UNAVAILABLE, [], [_]}, {Wrong, Status, Stdout, Stderr}),
+         ?assertNotEqual(nomatch, string:find(hd(Stderr), "ERL_EPMD_PORT"))
+     end || Wrong <- ["x", "0", "65536", "-1"]].
 
 %%% The end
 
@@ -263,6 +268,11 @@ stdin_end() ->
     port_close(Writer),
     ?assertEqual(0, cnode:await_exit(Handle)),
     ?assertNot(lists:keymember(Name, 1, cnode:epmd_names())),
+    %% A stdin that is at its end from the start, or no stream.
+    Empty = temporary("empty"),
+    ok = file:write_file(Empty, ""),
+    [?assertMatch({File, {0, _}}, {File, cnode:run(reading(File, ["--exit-on-stdin-eof"]))})
+     || File <- ["/dev/null", Empty]],
     %% Without the option the end of stdin means nothing.
     cnode:with(reading("/dev/null", []), fun(#{node := Other}) -> answers(Other), answers(Other) end).
 
