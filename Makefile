@@ -1,47 +1,187 @@
 # SPDX-License-Identifier: Apache-2.0
-# Targets: all (the program), unit (build the unit tests), clean. Variants: SANITIZE=address,undefined CC=clang.
-CC ?= gcc
+# Builds, runs and checks macula_nat_cnode. `make help` lists the targets and the variables.
+
 comma := ,
-VARIANT := $(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),plain)
-BUILD ?= build/$(VARIANT)
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+PREFIX ?= /usr/local
+
+# Each variant has its own objects: SANITIZE=address,undefined, CC=clang, or both.
+build_of = build/$(patsubst gcc-%,%,$(notdir $(firstword $(CC)))-$(or $(subst $(comma),-,$(1)),plain))
+BUILD ?= $(call build_of,$(SANITIZE))
+# The sanitized program, and one that was given a folder of its own, stay out of priv/.
+PROGRAM := $(if $(SANITIZE)$(filter-out file,$(origin BUILD)),$(BUILD),priv)/macula_nat_cnode
+# The hostile tests run against a sanitized program, whatever variant the others run against.
+ASAN_SANITIZE := address,undefined
+ASAN_BUILD := $(call build_of,$(ASAN_SANITIZE))
+
+# ei is in Debian's erlang-dev; elsewhere it is part of the Erlang/OTP that `erl` belongs to.
+ifndef ERL_INTERFACE
+ERL_INTERFACE := $(if $(wildcard /usr/include/ei.h),,$(shell erl -noshell -eval \
+    'io:put_chars(code:lib_dir(erl_interface)), halt().' 2>/dev/null))
+endif
 
 CFLAGS ?= -O2 -g
-WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla
+OPTIMIZED := $(filter-out -O0,$(filter -O%,$(CFLAGS)))
 PACKAGES := libuv libcrypto
-ERTS_INCLUDE ?= /usr/include
-override CPPFLAGS += -D_GNU_SOURCE -D_REENTRANT -Ic_src -Iinclude $(shell pkg-config --cflags $(PACKAGES))
-override CFLAGS += -std=c11 -fno-common $(WARNINGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
-LDLIBS := -lei $(shell pkg-config --libs $(PACKAGES)) -lpthread
-CHECK_LIBS = $(shell pkg-config --libs check)
+pkg_config = $(shell pkg-config $(1) 2>/dev/null)
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla $(if $(filter true,$(CI)),-Werror)
+# glibc's checked functions need optimization, and hide errors from the sanitizers.
+HARDENING := $(if $(SANITIZE),,-fPIE -fstack-protector-strong \
+    $(if $(OPTIMIZED),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2))
+HARDENING_LDFLAGS := $(if $(SANITIZE),,-pie -Wl,-z,relro -Wl,-z,now)
+override CPPFLAGS += -D_GNU_SOURCE -D_REENTRANT -Ic_src -Iinclude \
+    $(addsuffix /include,$(addprefix -isystem ,$(ERL_INTERFACE))) $(call pkg_config,--cflags $(PACKAGES))
+override CFLAGS += -std=c11 -fno-common $(WARNINGS) $(HARDENING) \
+    $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+override LDFLAGS += $(HARDENING_LDFLAGS) $(addsuffix /lib,$(addprefix -L,$(ERL_INTERFACE)))
+LDLIBS := -lei $(call pkg_config,--libs $(PACKAGES)) -lpthread
+CHECK_LIBS = $(call pkg_config,--libs check)
 
 SOURCES := $(wildcard c_src/*.c c_src/*/*.c)
 LIB_SOURCES := $(filter-out c_src/main.c,$(SOURCES))
 TESTS := $(wildcard test/unit/*.c)
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
-PROGRAM := $(if $(SANITIZE),$(BUILD)/macula_nat_cnode,priv/macula_nat_cnode)
+# V=1 shows whole commands instead of short lines.
+Q := $(if $(V),,@)
+say = @$(if $(V),:,echo "$(1)")
+# Set-up comes before a make of its own, as only then compiler and libraries are there to be asked.
+SETUP := @CC="$(CC)" scripts/setup
+SUBMAKE = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 
-all: $(PROGRAM)
+all:
+	$(SETUP) build
+	@+$(SUBMAKE) program
 
-$(PROGRAM): $(call objects,$(SOURCES))
-	@echo "LD $@"
+program: $(PROGRAM)
+	@:
+
+run: all
+	@echo "Starting a hidden node with its embedded profile cache. It prints 'ready NODE PORT'; Ctrl-C ends it."
+	@exec $(PROGRAM) $(ARGS)
+
+# With VALGRIND=1 both programs are started through a script, as test/run takes names and no command lines.
+TEST_PREFIX := $(CURDIR)/$(if $(VALGRIND),$(BUILD)/valgrind/)
+TEST_PROGRAMS := $(PROGRAM) $(BUILD)/unit
+
+test:
+	$(SETUP) test $(if $(VALGRIND),valgrind)
+	@+$(SUBMAKE) test-programs
+	@CNODE=$(TEST_PREFIX)$(PROGRAM) UNIT=$(TEST_PREFIX)$(BUILD)/unit BUILD=$(BUILD) \
+	    CNODE_ASAN=$(CURDIR)/$(ASAN_BUILD)/macula_nat_cnode test/run $(SUITES)
+
+test-programs: $(TEST_PROGRAMS) $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
+	@+$(SUBMAKE) program SANITIZE=$(ASAN_SANITIZE) BUILD=$(ASAN_BUILD)
+
+$(BUILD)/valgrind/%: Makefile
 	@mkdir -p $(@D)
-	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-
-$(BUILD)/unit: $(call objects,$(LIB_SOURCES) $(TESTS))
-	@echo "LD $@"
-	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CHECK_LIBS)
+	@printf '#!/bin/sh\nexec valgrind -q --error-exitcode=99 --leak-check=full "%s" "$$@"\n' \
+	    "$(CURDIR)/$*" >$@
+	@chmod +x $@
 
 unit: $(BUILD)/unit
 	$(BUILD)/unit
 
-$(BUILD)/%.o: %.c
-	@echo "CC $<"
+unit-program: $(BUILD)/unit
+	@:
+
+$(PROGRAM): $(call objects,$(SOURCES))
+	$(call say,LD $@)
 	@mkdir -p $(@D)
-	@$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/unit: $(call objects,$(LIB_SOURCES) $(TESTS))
+	$(call say,LD $@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CHECK_LIBS)
+
+$(BUILD)/%.o: %.c
+	$(call say,CC $<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# Checks of the sources. Each is a target of its own, so that they run side by side.
+LINT := build/lint
+C_FILES := $(shell find c_src include test -name '*.[ch]' 2>/dev/null)
+HEADERS := $(filter %.h,$(C_FILES))
+SCRIPTS := .ci/run $(shell grep -lrE '^\#!.*\bsh\b|^\#!.*\bbash\b' scripts test 2>/dev/null)
+ERL_SOURCES := $(wildcard src/*.erl)
+LINTS := lint-format lint-tidy lint-cppcheck lint-shell lint-gcc lint-clang $(if $(ERL_SOURCES),lint-erlang)
+
+lint:
+	$(SETUP) lint
+	@+$(SUBMAKE) --keep-going $(LINTS)
+	@echo "lint: nothing found"
+
+lint-format:
+	$(call say,CLANG-FORMAT)
+	$(Q)clang-format --dry-run -Werror $(C_FILES)
+
+lint-tidy: $(patsubst %.c,$(LINT)/%.tidy,$(SOURCES))
+
+$(LINT)/%.tidy: %.c $(HEADERS) .clang-tidy
+	$(call say,CLANG-TIDY $<)
+	@mkdir -p $(@D)
+	$(Q)clang-tidy --quiet $< -- $(CPPFLAGS) -std=c11 2>$@.log || { cat $@.log; exit 1; }
+	@touch $@
+
+# cppcheck reads no system headers, but the macros of uthash are control flow that it must see.
+lint-cppcheck:
+	$(call say,CPPCHECK)
+	@mkdir -p $(LINT)/uthash
+	$(Q)cp $(wildcard /usr/include/ut[hl]*.h /usr/local/include/ut[hl]*.h) $(LINT)/uthash
+	$(Q)cppcheck --quiet --std=c11 --library=posix --enable=warning,performance,portability \
+	    --inline-suppr --suppress='*:$(LINT)/uthash/*' \
+	    --suppress=normalCheckLevelMaxBranches --error-exitcode=1 \
+	    -Ic_src -Iinclude -I$(LINT)/uthash $(SOURCES)
+
+lint-shell:
+	$(call say,SHELLCHECK)
+	$(Q)shellcheck $(SCRIPTS)
+
+lint-gcc lint-clang: lint-%:
+	@+$(MAKE) --no-print-directory CC=$* CI=true BUILD=$(LINT)/$* program unit-program
+
+# Dialyzer's table of OTP is made once.
+PLT := $(LINT)/otp.plt
+$(PLT):
+	$(call say,DIALYZER of OTP)
+	@mkdir -p $(@D)
+	$(Q)dialyzer --quiet --build_plt --output_plt $@ --apps erts kernel stdlib
+
+# Calls to functions that are not there or are deprecated.
+XREF := case [F || {Kind, F} <- xref:d("$(LINT)/ebin"), Kind =/= unused, F =/= []] of \
+    [] -> halt(0); Found -> io:format("xref: ~p~n", [Found]), halt(1) end.
+
+lint-erlang: $(PLT)
+	$(call say,ERLC)
+	@mkdir -p $(LINT)/ebin
+	$(Q)erlc -Werror +debug_info -o $(LINT)/ebin $(ERL_SOURCES)
+	$(call say,DIALYZER)
+	$(Q)dialyzer --quiet --plt $(PLT) -Wunmatched_returns -Werror_handling $(LINT)/ebin
+	$(call say,XREF)
+	$(Q)erl -noshell -eval '$(XREF)'
+
+install: program
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/macula_nat_cnode
 
 clean:
 	rm -rf build priv/macula_nat_cnode
 
-.PHONY: all unit clean
--include $(shell find build -name '*.d' 2>/dev/null)
+help:
+	@echo "make            build priv/macula_nat_cnode (what is missing is installed first)"
+	@echo "make run        build it and run the node; ARGS='--sname other' are its arguments"
+	@echo "make test       all tests; SUITES='unit life' runs only these, VALGRIND=1 runs them under valgrind"
+	@echo "make unit       the unit tests alone, without set-up"
+	@echo "make lint       formatting, static analysis, warnings of gcc and clang"
+	@echo "make install    to DESTDIR and PREFIX (default /usr/local)"
+	@echo "make clean      remove all that was built"
+	@echo "Variables: CC=clang, SANITIZE=address,undefined, CFLAGS, BUILD, JOBS, V=1 (whole commands),"
+	@echo "CI=true (warnings are errors), ERL_INTERFACE (folder of ei, where it is not found)."
+
+.PHONY: all program run test test-programs unit unit-program lint $(LINTS) install clean help
+.DELETE_ON_ERROR:
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

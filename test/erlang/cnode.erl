@@ -12,11 +12,11 @@
 %% condition holds or a generous limit has passed.
 -module(cnode).
 
--export([start/0, start/1, run/1, stop/1, signal/2, kill/1, await_exit/1]).
+-export([start/0, start/1, run/1, stop/1, signal/2, kill/1, kill_all/0, await_exit/1, is_alive/1]).
 -export([log/1, await_log/2, await_log/3, mark/1]).
 -export([memory/1, descriptors/1, command/0]).
 -export([peer/0, peer/1, peer_stop/1, peer_kill/1, on/2, on/3, dynamic_peer/1]).
--export([epmd_start/0, epmd_start/1, epmd_stop/1, epmd_port/1, epmd_names/0, epmd_names/1]).
+-export([epmd_start/0, epmd_start/1, epmd_start/2, epmd_stop/1, epmd_port/1, epmd_names/0, epmd_names/1]).
 -export([await/1, await/2, unique/1, skip/1, cookie/0, free_port/0]).
 -export([with/2, nodedown/2]).
 
@@ -36,6 +36,7 @@
 }.
 
 -define(LIMIT, 30000).
+-define(OWNER, 'owner of a program').
 
 %%%-------------------------------------------------------------------
 %%% The program under test
@@ -73,22 +74,37 @@ stop(Handle) ->
     await_exit(Handle).
 
 %% @doc End the program with SIGKILL.
--spec kill(handle()) -> ok.
+-spec kill(handle() | #{owner := pid()}) -> ok.
 kill(Handle) ->
     signal(Handle, "KILL"),
     _ = await_exit(Handle),
     ok.
 
+%% @doc End everything that failed tests may have left running, before the suite's own node ends.
+-spec kill_all() -> ok.
+kill_all() ->
+    lists:foreach(fun(Pid) ->
+        case process_info(Pid, dictionary) of
+            {dictionary, Dictionary} -> proplists:is_defined(?OWNER, Dictionary) andalso catch kill(#{owner => Pid});
+            undefined -> ok
+        end
+    end, processes()).
+
 %% @doc Send a signal ("TERM", "STOP", ...) to the program.
--spec signal(handle(), string()) -> ok.
+-spec signal(handle() | #{owner := pid()}, string()) -> ok.
 signal(#{owner := Owner}, Signal) ->
     call(Owner, {signal, Signal}).
 
 %% @doc Wait until the program has ended; its exit status (128 + N after signal N).
--spec await_exit(handle()) -> non_neg_integer().
+-spec await_exit(handle() | #{owner := pid()}) -> non_neg_integer().
 await_exit(#{owner := Owner}) ->
     {exit, Status, _} = call(Owner, exit),
     Status.
+
+%% @doc Whether the program still runs.
+-spec is_alive(handle()) -> boolean().
+is_alive(#{owner := Owner}) ->
+    call(Owner, is_alive).
 
 %% @doc All lines printed so far, oldest first.
 -spec log(handle()) -> [string()].
@@ -108,8 +124,10 @@ await_log(Handle, Regexp) ->
 %% @doc As `await_log/2' but only lines after a mark count.
 -spec await_log(handle(), iodata(), non_neg_integer()) -> string().
 await_log(#{owner := Owner}, Regexp, Mark) ->
-    {ok, Compiled} = re:compile(Regexp),
-    call(Owner, {await_log, Compiled, Mark}).
+    case call(Owner, {await_log, Regexp, Mark}) of
+        {exit, Status, Lines} -> error({ended_without, Regexp, Status, Lines});
+        Line -> Line
+    end.
 
 %% @doc Resident memory of the program in kB.
 -spec memory(handle()) -> non_neg_integer().
@@ -164,6 +182,7 @@ own(Options) ->
 
 owner(Parent, Exec, Settings) ->
     process_flag(trap_exit, true),
+    put(?OWNER, true),
     _ = link_if_alive(Parent),
     Port = open_port({spawn_executable, Exec}, Settings),
     OsPid =
@@ -231,6 +250,7 @@ answer_waiting(S) ->
 
 answer(exit, #owner{status = undefined}) -> wait;
 answer(exit, #owner{status = Status, lines = Lines}) -> {exit, Status, lists:reverse(Lines)};
+answer(is_alive, #owner{status = Status}) -> Status =:= undefined;
 answer(ready, #owner{ready = undefined} = S) -> answer(exit, S);
 answer(ready, #owner{ready = Ready}) -> Ready;
 answer({await_log, Regexp, Mark}, #owner{lines = Lines, status = Status}) ->
@@ -267,13 +287,16 @@ reply({Pid, Ref}, Answer) ->
 peer() ->
     peer(#{}).
 
-%% @doc Start an Erlang node with a name at 127.0.0.1, linked to the caller. `name', `args' and `env' may be given.
--spec peer(#{name => string(), args => [string()], env => [{string(), string()}]}) -> peer().
+%% @doc Start an Erlang node with a name at 127.0.0.1 (or a short name), linked to the caller.
+-spec peer(#{name => string(), shortnames => boolean(), args => [string()], env => [{string(), string()}]}) -> peer().
 peer(Options) ->
-    {ok, Pid, Node} = peer:start_link(#{
+    Names =
+        case Options of
+            #{shortnames := true} -> #{longnames => false};
+            #{} -> #{longnames => true, host => "127.0.0.1"}
+        end,
+    {ok, Pid, Node} = peer:start_link(Names#{
         name => maps:get(name, Options, unique("peer")),
-        host => "127.0.0.1",
-        longnames => true,
         connection => standard_io,
         wait_boot => ?LIMIT,
         env => maps:get(env, Options, []),
@@ -281,14 +304,17 @@ peer(Options) ->
     }),
     #{peer => Pid, node => Node}.
 
-%% @doc Start an Erlang node that is given its name by the first node that it connects to.
--spec dynamic_peer([string()]) -> peer().
-dynamic_peer(Args) ->
-    {ok, Pid} = peer:start_link(#{
+%% @doc Start an Erlang node that is given its short name by the first node that it connects to.
+-spec dynamic_peer([{string(), string()}]) -> peer().
+dynamic_peer(Env) ->
+    Started = peer:start_link(#{
         connection => standard_io,
         wait_boot => ?LIMIT,
-        args => ["-name", "undefined" | peer_args()] ++ Args
+        env => Env,
+        args => ["-sname", "undefined" | peer_args()]
     }),
+    Pid = element(2, Started),
+    ok = element(1, Started),
     #{peer => Pid, node => undefined}.
 
 peer_args() ->
@@ -337,13 +363,18 @@ nodedown(Node, Cut) ->
 epmd_start() ->
     epmd_start(free_port()).
 
-%% @doc Start an EPMD on a given port.
+%% @equiv epmd_start(Port, "127.0.0.1")
 -spec epmd_start(inet:port_number()) -> epmd().
 epmd_start(Port) ->
+    epmd_start(Port, "127.0.0.1").
+
+%% @doc Start an EPMD on a given port and address.
+-spec epmd_start(inet:port_number(), string()) -> epmd().
+epmd_start(Port, Address) ->
     Parent = self(),
     Owner = spawn(fun() ->
         owner(Parent, os:find_executable("epmd"),
-              [{args, ["-port", integer_to_list(Port)]}, {env, [{"ERL_EPMD_ADDRESS", "127.0.0.1"}]},
+              [{args, ["-port", integer_to_list(Port)]}, {env, [{"ERL_EPMD_ADDRESS", Address}]},
                stderr_to_stdout, exit_status, binary, hide])
     end),
     await(fun() -> epmd_names(Port) =/= {error, address} end),

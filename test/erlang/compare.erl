@@ -18,7 +18,8 @@
 -type row() ::
     {Title :: string(), scenario(), expected()}             % both, on the nodes that are shared by all rows
     | {fresh, Title :: string(), scenario(), expected()}    % both, on nodes of its own: the scenario ends them
-    | {only, Title :: string(), scenario(), expected()}.    % the program alone: OTP's own answer is another one
+    | {only, Title :: string(), scenario(), expected()}     % the program alone: OTP's own answer is another one
+    | {skip, Title :: string(), Why :: string()}.           % what cannot be run on this machine
 
 -define(ORACLE, "test/erlang/oracle/node").
 -define(LIMIT, 60).
@@ -53,6 +54,8 @@ rows(Rows) ->
 -spec row(world(), row()) -> term().
 row(World, {fresh, Title, Scenario, Expected}) ->
     {Title, {timeout, ?LIMIT, fun() -> fresh(World, Scenario, Expected) end}};
+row(_World, {skip, Title, Why}) ->
+    {Title, fun() -> cnode:skip(Why) end};
 row(World, {only, Title, Scenario, Expected}) ->
     {Title, {timeout, ?LIMIT, fun() -> only(World, Scenario, Expected) end}};
 row(World, {Title, Scenario, Expected}) ->
@@ -63,6 +66,7 @@ row(World, {Title, Scenario, Expected}) ->
 same(#{caller := Caller, program := Program, oracle := Oracle}, Scenario, Expected) ->
     FromOracle = outcome(Caller, target(Oracle, Scenario)),
     check(Expected, FromOracle),
+    must_live(Program),
     ?assertEqual(FromOracle, outcome(Caller, target(Program, Scenario))).
 
 %% @doc As `same/3', but with a program and an oracle of its own.
@@ -77,7 +81,12 @@ fresh(#{args := Args} = World, Scenario, Expected) ->
 %% @doc The program must answer as expected.
 -spec only(world(), scenario(), expected()) -> ok.
 only(#{caller := Caller, program := Program}, Scenario, Expected) ->
+    must_live(Program),
     check(Expected, outcome(Caller, target(Program, Scenario))).
+
+%% A program that an earlier row has ended is not waited for by all the others.
+must_live(Program) ->
+    cnode:is_alive(Program) orelse error({program_ended, cnode:await_exit(Program), cnode:log(Program)}).
 
 check(same, Outcome) ->
     %% Two silences that agree are no agreement.

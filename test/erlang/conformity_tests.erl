@@ -172,6 +172,8 @@ casts() ->
          {ok, [], []}},
         {"messages to unknown names",
          Then(fun(N) -> [{Name, N} ! x || Name <- [no_such_name, '', 'naïve ☃', undefined]], ok end), {ok, [], []}},
+        {"messages and exits to pids that never were",
+         Then(fun(N) -> [begin Pid ! x, exit(Pid, kill) end || Pid <- made_up(N)], ok end), {ok, [], []}},
         {"messages to dead pids", Then(fun(N) -> compare:dead_pid(N) ! x, ok end), {ok, [], []}},
         {"a message of 3 MB", Then(fun(N) -> ?AT(N) ! binary:copy(<<"x">>, 3000000), ok end), {ok, [], []}},
         {"send_nosuspend", Then(fun(N) -> erlang:send_nosuspend(?AT(N), x) end), {true, [], []}},
@@ -214,6 +216,10 @@ monitors() ->
              Reply = receive {[alias | Ref], R} -> R end,
              {Reply, demonitor(Ref, [info])}
          end, {[], false}},
+        {"monitor of pids that never were", fun(N) ->
+             [receive {'DOWN', Ref, process, Pid, Reason} -> Reason end
+              || Pid <- made_up(N), Ref <- [monitor(process, Pid)]]
+         end, [noproc, noproc]},
         {"many monitors, given up",
          fun(N) ->
              Refs = [monitor(process, ?AT(N)) || _ <- lists:seq(1, 1000)],
@@ -221,6 +227,14 @@ monitors() ->
              {lists:usort(Results), gen_server:call(?AT(N), get_pending), compare:mailbox()}
          end, {[true], [], []}}
     ].
+
+%% Pids of the node that no process ever had: another number, and the coordinator's of another creation.
+made_up(N) ->
+    <<131, 88, Rest/binary>> = term_to_binary(compare:pid(N)),
+    Size = byte_size(Rest) - 12,
+    <<Name:Size/binary, Id:32, Serial:32, Creation:32>> = Rest,
+    [binary_to_term(<<131, 88, Name/binary, I:32, Serial:32, C:32>>)
+     || {I, C} <- [{Id + 4711, Creation}, {Id, Creation bxor 1}]].
 
 links() ->
     [
@@ -251,6 +265,11 @@ links() ->
              true = link(Pid),
              receive {'EXIT', Pid, Reason} -> Reason end
          end, noproc},
+        {"links to pids that never were",
+         fun(N) ->
+             process_flag(trap_exit, true),
+             [begin link(Pid), receive {'EXIT', Pid, Reason} -> Reason end end || Pid <- made_up(N)]
+         end, [noproc, noproc]},
         {"unlink what was never linked",
          fun(N) -> {unlink(compare:pid(N)), unlink(compare:dead_pid(N)), gen_server:call(?AT(N), get_pending)} end,
          {true, true, []}},
@@ -261,6 +280,13 @@ links() ->
              Reason = receive {'DOWN', Ref, process, _, R} -> R end,
              {Reason, compare:pid(N) =:= Pid}
          end, {normal, true}},
+        {fresh, "a linked process that fails takes the other with it",
+         fun(N) ->
+             Pid = compare:pid(N),
+             Ref = monitor(process, Pid),
+             spawn(fun() -> link(Pid), [] = gen_server:call(Pid, get_pending), exit(boom) end),
+             receive {'DOWN', Ref, process, Pid, Reason} -> Reason end
+         end, boom},
         {fresh, "a link tells the end",
          fun(N) ->
              process_flag(trap_exit, true),
@@ -413,20 +439,28 @@ rex() ->
              [{rex, N} ! Term || Term <- [x, {}, {self(), {call}}, {self(), {call, m, f, not_a_list}}]],
              gen_server:cast({rex, N}, x),
              {rpc:call(N, ?NAME, get_pending, []), compare:mailbox()}
-         end, {[], []}},
-        {"erl_call", fun erl_call/1, "[]"}
+         end, {[], []}}
+    ] ++ case os:find_executable("erl_call") of
+             false -> [{skip, "erl_call", "it is not installed"}];
+             _ -> erl_call()
+         end.
+
+erl_call() ->
+    [
+        {"erl_call", fun(N) -> erl_call(["-r", "-name", atom_to_list(N)]) end, "[]"},
+        {"erl_call with a dynamic name",
+         fun(N) ->
+             {port, Port, _} = erl_epmd:port_please(hd(string:split(atom_to_list(N), "@")), {127, 0, 0, 1}),
+             erl_call(["-R", "-address", lists:concat(["127.0.0.1:", Port])])
+         end, "[]"}
     ].
 
-erl_call(Node) ->
-    case os:find_executable("erl_call") of
-        false -> cnode:skip("erl_call is not installed");
-        ErlCall ->
-            Port = open_port({spawn_executable, ErlCall},
-                             [{args, ["-r", "-c", atom_to_list(erlang:get_cookie()), "-timeout", "20",
-                                      "-name", atom_to_list(Node), "-a", "macula_nat_coordinator get_pending []"]},
-                              exit_status, stderr_to_stdout, hide]),
-            string:trim(port_output(Port))
-    end.
+erl_call(Args) ->
+    Port = open_port({spawn_executable, os:find_executable("erl_call")},
+                     [{args, Args ++ ["-c", atom_to_list(erlang:get_cookie()), "-timeout", "20",
+                                      "-a", "macula_nat_coordinator get_pending []"]},
+                      exit_status, stderr_to_stdout, hide]),
+    string:trim(port_output(Port)).
 
 port_output(Port) ->
     receive

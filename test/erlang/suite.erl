@@ -18,6 +18,7 @@ main([Name, ResultFile]) ->
         {?MODULE, Passed, Failed, Skipped} ->
             ok = file:write_file(ResultFile, io_lib:format("~b ~b ~b~n", [Passed, Failed, Skipped]))
     end,
+    cnode:kill_all(),
     halt(0).
 
 %% @private

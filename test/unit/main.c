@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs every suite of suites.h, or with arguments only those named. Exit status 1 if a test failed. */
+/* Runs every suite of suites.h, or only those named as arguments. Exit status 1 if one failed. */
 #include "suites.h"
 
 #include <check.h>

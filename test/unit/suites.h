@@ -1,11 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The one list of unit test suites. A suite lives in test_NAME.c and defines `Suite *suite_NAME(void)`;
- * adding a line here is all it takes to run it.
+ * The one list of unit test suites. A suite lives in test_NAME.c and defines suite_NAME(), which
+ * answers a Suite *; adding a line here is all it takes to run it.
  */
 #ifndef TEST_SUITES_H
 #define TEST_SUITES_H
 
-#define TEST_SUITES(X)
+/* clang-format off */
+#define TEST_SUITES(X) \
+    X(cookie) \
+    X(epmd) \
+    X(handshake) \
+    X(log) \
+    X(nat_profile) \
+    X(nat_strategy) \
+    X(options)
+/* clang-format on */
 
 #endif

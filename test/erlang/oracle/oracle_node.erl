@@ -1,13 +1,13 @@
 %% SPDX-License-Identifier: Apache-2.0
-%% @doc The oracle's main: cookie, the two servers, the ready line, and an orderly end at SIGTERM and SIGINT.
+%% @doc The oracle's main: cookie, the two servers, the nodes to stay connected to, and the ready line.
 -module(oracle_node).
 -behaviour(supervisor).
 
 -export([main/1, init/1]).
 
-%% @doc Entry from the command line with the name of the strategy rules.
+%% @doc Entry from the command line with the name of the strategy rules, and the nodes to connect to.
 -spec main([string()]) -> ok.
-main([Rules]) ->
+main([Rules | Nodes]) ->
     case os:getenv("MACULA_NAT_COOKIE") of
         false -> ok;
         Cookie -> erlang:set_cookie(list_to_atom(Cookie))
@@ -17,7 +17,13 @@ main([Rules]) ->
     [Name, _] = string:split(atom_to_list(node()), "@"),
     {ok, Names} = erl_epmd:names({127, 0, 0, 1}),
     {Name, Port} = lists:keyfind(Name, 1, Names),
+    [spawn(fun() -> keep_up(list_to_atom(Node)) end) || Node <- Nodes],
     io:format("ready ~ts ~b~n", [node(), Port]).
+
+keep_up(Node) ->
+    true = monitor_node(Node, true),
+    receive {nodedown, Node} -> ok end,
+    receive after 100 -> keep_up(Node) end.
 
 %% @private
 init(Rules) ->

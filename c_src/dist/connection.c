@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "dist/connection.h"
+
+#include "dist/node.h"
+#include "dist/router.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <syslog.h>
+#include <utlist.h>
+
+#define FRAME_HEAD       4 /* the length in front of each frame */
+#define PASS_THROUGH     112
+#define KEPT_CAPACITY    ((size_t)256 << 10) /* output memory that a connection keeps between turns */
+#define KEEPALIVE_DELAY  30                  /* s */
+#define UNACKED_LIMIT_MS 60000               /* a peer whose host is silent for so long is gone */
+
+static void begin_reading(struct connection *c);
+
+static struct connection *connection_new(struct node *node)
+{
+    struct connection *c = calloc(1, sizeof *c);
+
+    if (!c)
+        return NULL;
+    c->handshake = calloc(1, sizeof *c->handshake);
+    if (!c->handshake || uv_tcp_init(node->loop, &c->tcp) != 0) {
+        free(c->handshake);
+        free(c);
+        return NULL;
+    }
+    c->tcp.data = c;
+    c->node = node;
+    c->number = ++node->connections_made;
+    c->opened_at = c->sent_at = uv_now(node->loop);
+    DL_APPEND(node->connections, c);
+    return c;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct connection *c = handle->data;
+
+    buffer_free(&c->in);
+    buffer_free(&c->out);
+    buffer_free(&c->sending);
+    free(c->handshake);
+    free(c);
+}
+
+static const char *connection_label(const struct connection *c)
+{
+    return c->name[0] ? c->name : c->address;
+}
+
+void connection_close(struct connection *c, int level, const char *why)
+{
+    enum connection_state state = c->state;
+
+    if (state == CONNECTION_CLOSED)
+        return;
+    c->state = CONNECTION_CLOSED;
+    if (why)
+        node_log(c->node, level, state == CONNECTION_UP ? "connection" : "handshake",
+                 connection_label(c), "%s: %s",
+                 state == CONNECTION_UP ? "connection ended" : "no connection", why);
+    DL_DELETE(c->node->connections, c);
+    if (c->flush_wanted)
+        node_forget_flush(c->node, c);
+    if (state == CONNECTION_UP)
+        node_connection_down(c->node, c);
+    else if (c->outgoing)
+        node_connection_failed(c->node, c);
+    uv_close((uv_handle_t *)&c->tcp, on_closed);
+}
+
+static void close_with_errno(struct connection *c, int error)
+{
+    bool ordinary = error == UV_EOF || error == UV_ECONNRESET;
+
+    connection_close(c, ordinary ? LOG_INFO : LOG_WARNING,
+                     error == UV_EOF ? "closed by the peer" : uv_strerror(error));
+}
+
+/* --- output --- */
+
+static void want_flush(struct connection *c)
+{
+    if (!c->flush_wanted)
+        node_want_flush(c->node, c);
+}
+
+size_t connection_pending(const struct connection *c)
+{
+    return buffer_size(&c->out) + buffer_size(&c->sending);
+}
+
+struct buffer *connection_open_frame(struct connection *c)
+{
+    static const uint8_t head[FRAME_HEAD + 1] = {0, 0, 0, 0, PASS_THROUGH};
+
+    c->frame_start = buffer_size(&c->out);
+    buffer_append(&c->out, head, sizeof head);
+    return &c->out;
+}
+
+void connection_drop_frame(struct connection *c)
+{
+    buffer_truncate(&c->out, c->frame_start);
+}
+
+void connection_close_frame(struct connection *c)
+{
+    if (c->out.overflow) {
+        connection_close(c, LOG_ERR, "no memory for its output");
+        return;
+    }
+    size_t size = buffer_size(&c->out) - c->frame_start - FRAME_HEAD;
+    uint8_t *head = buffer_data(&c->out) + c->frame_start;
+    for (int i = 0; i < FRAME_HEAD; i++)
+        head[i] = (uint8_t)(size >> (24 - 8 * i));
+    c->node->counters.frames_out++;
+    if (connection_pending(c) > OUTPUT_MAX) {
+        c->node->counters.output_limit++;
+        connection_close(c, LOG_WARNING, "it does not read, and its output is over the limit");
+        return;
+    }
+    want_flush(c);
+}
+
+static void put_tick(struct connection *c)
+{
+    static const uint8_t tick[FRAME_HEAD] = {0};
+
+    buffer_append(&c->out, tick, sizeof tick);
+    want_flush(c);
+}
+
+static void on_written(uv_write_t *write, int status)
+{
+    struct connection *c = write->data;
+
+    if (c->state == CONNECTION_CLOSED)
+        return;
+    if (status < 0) {
+        close_with_errno(c, status);
+        return;
+    }
+    c->sent_at = uv_now(c->node->loop);
+    buffer_reset(&c->sending, 0);
+    if (buffer_size(&c->out) > 0)
+        want_flush(c);
+}
+
+void connection_flush(struct connection *c)
+{
+    if (c->flush_wanted)
+        node_forget_flush(c->node, c);
+    if (c->state == CONNECTION_CLOSED || buffer_size(&c->sending) > 0 || buffer_size(&c->out) == 0)
+        return;
+    uv_buf_t bytes = uv_buf_init((char *)buffer_data(&c->out), (unsigned)buffer_size(&c->out));
+    int written = uv_try_write((uv_stream_t *)&c->tcp, &bytes, 1);
+    if (written < 0 && written != UV_EAGAIN) {
+        close_with_errno(c, written);
+        return;
+    }
+    if (written > 0) {
+        c->sent_at = uv_now(c->node->loop);
+        buffer_consume(&c->out, (size_t)written);
+    }
+    if (buffer_size(&c->out) == 0) {
+        buffer_reset(&c->out, KEPT_CAPACITY);
+        return;
+    }
+    /* The socket is full: libuv writes the rest when it can, new output gathers in a buffer of its own. */
+    c->sending = c->out;
+    buffer_init(&c->out);
+    bytes = uv_buf_init((char *)buffer_data(&c->sending), (unsigned)buffer_size(&c->sending));
+    c->write.data = c;
+    int error = uv_write(&c->write, (uv_stream_t *)&c->tcp, &bytes, 1, on_written);
+    if (error)
+        close_with_errno(c, error);
+}
+
+/* --- handshake --- */
+
+static enum handshake_verdict judge_peer(void *ctx, const char *peer_name)
+{
+    struct connection *c = ctx;
+    struct connection *pending;
+
+    if (strcmp(peer_name, c->node->name) == 0)
+        return HANDSHAKE_NOT_ALLOWED;
+    if (node_find(c->node, slice_of(peer_name)))
+        return HANDSHAKE_ALIVE;
+    DL_FOREACH (c->node->connections, pending) {
+        if (pending->outgoing && strcmp(pending->name, peer_name) == 0)
+            return handshake_simultaneous(c->node->name, peer_name);
+    }
+    return HANDSHAKE_OK;
+}
+
+/* Whatever else there is between us and that node gives way to `winner`. */
+static void close_rivals(struct connection *winner)
+{
+    struct connection *c, *next;
+
+    DL_FOREACH_SAFE (winner->node->connections, c, next) {
+        bool rival = c->state == CONNECTION_UP || c->outgoing;
+        if (c != winner && rival && strcmp(c->name, winner->name) == 0)
+            connection_close(c, LOG_INFO, "replaced by a newer connection");
+    }
+}
+
+static void handshake_done(struct connection *c)
+{
+    strcpy(c->name, c->handshake->peer_name);
+    c->flags = c->handshake->peer_flags;
+    free(c->handshake);
+    c->handshake = NULL;
+    close_rivals(c);
+    c->state = CONNECTION_UP;
+    node_connection_up(c->node, c);
+}
+
+static void queue_handshake_output(struct connection *c)
+{
+    size_t len;
+    const uint8_t *bytes = handshake_output(c->handshake, &len);
+
+    if (len > 0) {
+        buffer_append(&c->out, bytes, len);
+        want_flush(c);
+    }
+}
+
+/* Returns how many bytes the handshake took. */
+static size_t feed_handshake(struct connection *c, const uint8_t *data, size_t len)
+{
+    size_t used = 0;
+    int result = handshake_feed(c->handshake, data, len, &used);
+
+    queue_handshake_output(c);
+    if (!c->outgoing && c->name[0] == '\0' && c->handshake->peer_name[0] != '\0') {
+        /* Named from here on for log lines; it counts as that node only when the handshake is done. */
+        strcpy(c->name, c->handshake->peer_name);
+    }
+    if (result == 1) {
+        handshake_done(c);
+    } else if (result < 0) {
+        char why[200];
+        snprintf(why, sizeof why, "%s", c->handshake->error);
+        if (result == -EACCES)
+            c->node->counters.refused_cookie++;
+        connection_flush(c);
+        connection_close(c, result == -EALREADY ? LOG_INFO : LOG_WARNING, why);
+    }
+    return used;
+}
+
+static const struct handshake_config *handshake_settings(struct node *node)
+{
+    node->handshake.creation = node_creation(node);
+    return &node->handshake;
+}
+
+/* --- input --- */
+
+/* A handshake that has reached its end leaves the rest of what was read to the frames. */
+static size_t take_frames(struct connection *c, const uint8_t *data, size_t len)
+{
+    size_t at = 0;
+
+    while (c->state == CONNECTION_UP && len - at >= FRAME_HEAD) {
+        const uint8_t *p = data + at;
+        size_t size = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+        if (size > FRAME_MAX) {
+            c->node->counters.frames_too_large++;
+            connection_close(c, LOG_WARNING, "it sent a frame larger than 16 MiB");
+            return at;
+        }
+        if (size == 0) {
+            at += FRAME_HEAD;
+            if (uv_now(c->node->loop) - c->sent_at >= TICK_ANSWERED && connection_pending(c) == 0)
+                put_tick(c);
+            continue;
+        }
+        if (len - at - FRAME_HEAD < size)
+            break;
+        at += FRAME_HEAD + size;
+        c->node->counters.frames_in++;
+        router_take_frame(c, (struct slice){p + FRAME_HEAD, size});
+    }
+    return at;
+}
+
+static size_t take_input(struct connection *c, const uint8_t *data, size_t len)
+{
+    size_t used = 0;
+
+    if (c->state == CONNECTION_HANDSHAKE)
+        used = feed_handshake(c, data, len);
+    if (c->state == CONNECTION_UP)
+        used += take_frames(c, data + used, len - used);
+    return used;
+}
+
+/* How much more of the frame that has begun is still to come. */
+static size_t frame_rest(const struct buffer *in)
+{
+    const uint8_t *p = buffer_data(in);
+
+    if (buffer_size(in) < FRAME_HEAD)
+        return 0;
+    size_t size = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+    return FRAME_HEAD + size - buffer_size(in);
+}
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    struct connection *c = handle->data;
+    (void)suggested;
+
+    *buf = uv_buf_init(NULL, 0);
+    /* A turn each: an empty buffer ends libuv's reading of this stream until the next one. */
+    if (c->read_turn == c->node->turn)
+        return;
+    c->read_turn = c->node->turn;
+    if (buffer_size(&c->in) == 0) {
+        *buf = uv_buf_init((char *)c->node->scratch, READ_SIZE);
+        return;
+    }
+    size_t rest = frame_rest(&c->in);
+    size_t size = rest > READ_SIZE ? rest : READ_SIZE;
+    uint8_t *room = buffer_reserve(&c->in, size);
+    if (room)
+        *buf = uv_buf_init((char *)room, (unsigned)size);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
+{
+    struct connection *c = stream->data;
+    size_t used;
+
+    if (nread == UV_ENOBUFS && !c->in.overflow)
+        return;
+    if (nread < 0) {
+        close_with_errno(c, (int)nread);
+        return;
+    }
+    if (nread == 0 || c->state == CONNECTION_CLOSED)
+        return;
+    if (buf->base == (char *)c->node->scratch) {
+        used = take_input(c, c->node->scratch, (size_t)nread);
+        if (c->state != CONNECTION_CLOSED)
+            buffer_append(&c->in, c->node->scratch + used, (size_t)nread - used);
+    } else {
+        buffer_grow(&c->in, (size_t)nread);
+        used = take_input(c, buffer_data(&c->in), buffer_size(&c->in));
+        buffer_consume(&c->in, used);
+    }
+    if (c->state == CONNECTION_CLOSED)
+        return;
+    if (c->in.overflow)
+        connection_close(c, LOG_ERR, "no memory for its input");
+    else if (buffer_size(&c->in) == 0)
+        buffer_reset(&c->in, READ_SIZE * 2);
+}
+
+static void begin_reading(struct connection *c)
+{
+    int fd;
+    int limit = UNACKED_LIMIT_MS;
+
+    uv_tcp_nodelay(&c->tcp, 1);
+    uv_tcp_keepalive(&c->tcp, 1, KEEPALIVE_DELAY);
+    if (uv_fileno((uv_handle_t *)&c->tcp, &fd) == 0)
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit, sizeof limit);
+    c->state = CONNECTION_HANDSHAKE;
+    int error = uv_read_start((uv_stream_t *)&c->tcp, on_alloc, on_read);
+    if (error)
+        close_with_errno(c, error);
+}
+
+/* --- life --- */
+
+static void note_address(struct connection *c)
+{
+    struct sockaddr_storage address;
+    int len = sizeof address;
+    char host[INET6_ADDRSTRLEN] = "?";
+
+    if (uv_tcp_getpeername(&c->tcp, (struct sockaddr *)&address, &len) == 0)
+        uv_ip_name((struct sockaddr *)&address, host, sizeof host);
+    snprintf(c->address, sizeof c->address, "%s", host);
+}
+
+int connection_accept(struct node *node, uv_stream_t *listener)
+{
+    struct connection *c = connection_new(node);
+
+    if (!c)
+        return -ENOMEM;
+    int error = uv_accept(listener, (uv_stream_t *)&c->tcp);
+    if (error == 0)
+        error = handshake_accept(c->handshake, handshake_settings(node), judge_peer, c);
+    if (error) {
+        connection_close(c, LOG_WARNING, uv_strerror(error));
+        return error;
+    }
+    note_address(c);
+    begin_reading(c);
+    return 0;
+}
+
+static void on_connected(uv_connect_t *connect, int status)
+{
+    struct connection *c = connect->data;
+
+    if (c->state == CONNECTION_CLOSED)
+        return;
+    if (status < 0) {
+        close_with_errno(c, status);
+        return;
+    }
+    queue_handshake_output(c);
+    begin_reading(c);
+}
+
+struct connection *connection_open(struct node *node, const char *name,
+                                   const struct sockaddr *address)
+{
+    struct connection *c = connection_new(node);
+
+    if (!c)
+        return NULL;
+    c->outgoing = true;
+    snprintf(c->name, sizeof c->name, "%s", name);
+    c->connect.data = c;
+    int error = handshake_connect(c->handshake, handshake_settings(node), name);
+    if (error == 0)
+        error = uv_tcp_connect(&c->connect, &c->tcp, address, on_connected);
+    if (error) {
+        close_with_errno(c, error);
+        return NULL;
+    }
+    return c;
+}
+
+void connection_check(struct connection *c)
+{
+    uint64_t now = uv_now(c->node->loop);
+
+    if (c->state == CONNECTION_UP) {
+        if (now - c->sent_at >= TICK_SILENCE && connection_pending(c) == 0)
+            put_tick(c);
+    } else if (now - c->opened_at >= SETUP_DEADLINE) {
+        c->node->counters.handshakes_late++;
+        connection_close(c, LOG_WARNING, "the handshake took too long");
+    }
+}

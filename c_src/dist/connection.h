@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One TCP stream to another node: handshake, then frames, ticks and a bounded queue of output.
+ *
+ * A connection frees itself when its socket is closed; nobody keeps a pointer to one beyond the call of its
+ * `down` hook (node.h). What a loop turn has to say on a connection is gathered in one buffer and written once,
+ * at the end of the turn. Input is read into a buffer shared by all connections; a connection has memory of its
+ * own only for a frame that is not whole yet. One connection is read once in a turn, so none can starve others.
+ */
+#ifndef DIST_CONNECTION_H
+#define DIST_CONNECTION_H
+
+#include "dist/handshake.h"
+#include "term/buffer.h"
+#include "term/cursor.h"
+
+#include <uthash.h>
+#include <uv.h>
+
+#define FRAME_MAX      ((size_t)16 << 20) /* larger ones end the connection */
+#define OUTPUT_MAX     ((size_t)64 << 20) /* a peer that lets more than this pile up is cut off */
+#define READ_SIZE      ((size_t)64 << 10)
+#define TICK_SILENCE   15000 /* ms without output after which we send a tick */
+#define TICK_ANSWERED  500   /* ms: a tick is answered unless we sent something so recently */
+#define SETUP_DEADLINE 7000  /* ms for connect and handshake, as net_setuptime of OTP */
+
+struct node;
+struct monitor;
+struct link;
+struct watch;
+
+enum connection_state {
+    CONNECTION_CONNECTING, /* TCP, outgoing only */
+    CONNECTION_HANDSHAKE,
+    CONNECTION_UP,
+    CONNECTION_CLOSED, /* memory goes with the socket's close callback */
+};
+
+struct connection {
+    struct node *node;
+    enum connection_state state;
+    bool outgoing;
+    uint64_t number; /* never used twice; part of keys that must not outlive the connection */
+    char name[NODE_NAME_MAX + 1];
+    char address[64]; /* who it is as long as it has no name */
+    uint64_t flags;
+    struct handshake *handshake; /* until it is up */
+    uint64_t opened_at;          /* loop time, ms */
+    uint64_t sent_at;
+    uint64_t read_turn;
+
+    struct buffer in;      /* the beginning of a frame that is not whole yet */
+    struct buffer out;     /* written at the end of the turn */
+    struct buffer sending; /* what the socket did not take at once */
+    size_t frame_start;    /* of the frame that is open in `out` */
+    bool flush_wanted;
+    uv_tcp_t tcp;
+    uv_connect_t connect;
+    uv_write_t write;
+
+    struct monitor *monitors; /* that processes over there hold on ours */
+    struct link *links;
+    struct watch *watches;    /* of ours on processes over there; the layer above keeps them */
+    struct connection *prev, *next; /* all connections of the node */
+    struct connection *next_flush;
+    UT_hash_handle hh; /* by name, while it is up */
+};
+
+/* Takes a client from the listener. Returns 0 or a negative errno, the connection then being closed. */
+int connection_accept(struct node *node, uv_stream_t *listener);
+/* Starts to connect to `name` at `address`. NULL without memory; failures later go to node_connection_failed. */
+struct connection *connection_open(struct node *node, const char *name,
+                                   const struct sockaddr *address);
+/* Ends it now, what is unsent included, and says why in the log (at `level`, NULL: silently). */
+void connection_close(struct connection *c, int level, const char *why);
+
+/*
+ * Opens a frame in the output: put the control tuple (control.h) and message into the buffer that is returned,
+ * then close it. The close cuts the connection off if its output has grown past OUTPUT_MAX.
+ */
+struct buffer *connection_open_frame(struct connection *c);
+void connection_close_frame(struct connection *c);
+/* Takes the frame that is open back out. */
+void connection_drop_frame(struct connection *c);
+
+/* Writes what has gathered; part of node's end of turn. */
+void connection_flush(struct connection *c);
+/* Ticks and the deadline of the handshake; called about once a second. */
+void connection_check(struct connection *c);
+/* Bytes not yet taken by the socket. */
+size_t connection_pending(const struct connection *c);
+
+#endif

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "dist/connector.h"
+
+#include "dist/node.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <utlist.h>
+
+#define FIRST_DELAY    100   /* ms until the first attempt anew */
+#define LAST_DELAY     10000 /* doubled up to this */
+#define LOOKUP_TIMEOUT 5000  /* ms for the other host's EPMD */
+
+struct connector {
+    struct node *node;
+    char name[NODE_NAME_MAX + 1];
+    char alive[NODE_NAME_MAX + 1];
+    const char *host; /* in `name` */
+    uint64_t delay;
+    bool busy; /* looking up or connecting */
+    bool failed_before;
+    uv_timer_t timer;
+    struct connector *next;
+};
+
+static void attempt(struct connector *co);
+
+static struct connector *find(struct connector *list, const char *name)
+{
+    struct connector *c;
+
+    LL_FOREACH (list, c)
+        if (strcmp(c->name, name) == 0)
+            return c;
+    return NULL;
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    attempt(timer->data);
+}
+
+static void attempt_later(struct connector *c)
+{
+    c->busy = false;
+    uv_timer_start(&c->timer, on_timer, c->delay, 0);
+    c->delay = c->delay * 2 > LAST_DELAY ? LAST_DELAY : c->delay * 2;
+}
+
+/* The first failure of a row is worth a line; the attempts that follow are not. */
+static void note_failure(struct connector *c, const char *why)
+{
+    node_log(c->node, c->failed_before ? LOG_DEBUG : LOG_WARNING, "connect", c->name,
+             "%s cannot be reached: %s", c->name, why);
+    c->failed_before = true;
+    attempt_later(c);
+}
+
+static void on_found(void *ctx, int status, const struct sockaddr_in *address, uint16_t highest)
+{
+    struct connector *c = ctx;
+
+    if (node_find(c->node, slice_of(c->name))) {
+        c->busy = false;
+        return;
+    }
+    if (status != 0)
+        note_failure(c, status == -ENOENT ? "EPMD does not know the name" : uv_strerror(status));
+    else if (highest < 6)
+        note_failure(c, "it is older than OTP 23");
+    else if (!connection_open(c->node, c->name, (const struct sockaddr *)address))
+        attempt_later(c);
+}
+
+static void attempt(struct connector *c)
+{
+    if (c->busy || node_find(c->node, slice_of(c->name)))
+        return;
+    c->busy = true;
+    int error = epmd_lookup(&c->node->epmd, c->alive, c->host, LOOKUP_TIMEOUT, on_found, c);
+    if (error)
+        note_failure(c, uv_strerror(error));
+}
+
+int connector_add(struct connector **list, struct node *node, const char *name)
+{
+    if (find(*list, name))
+        return 0;
+    struct connector *c = calloc(1, sizeof *c);
+    if (!c)
+        return -ENOMEM;
+    c->node = node;
+    strncpy(c->name, name, NODE_NAME_MAX);
+    memcpy(c->alive, c->name, strcspn(c->name, "@"));
+    c->host = c->name + strcspn(c->name, "@");
+    c->host += *c->host == '@';
+    c->delay = FIRST_DELAY;
+    uv_timer_init(node->loop, &c->timer);
+    c->timer.data = c;
+    LL_APPEND(*list, c);
+    return 0;
+}
+
+void connector_start_all(struct connector *list)
+{
+    struct connector *c;
+
+    LL_FOREACH (list, c)
+        attempt(c);
+}
+
+void connector_note_up(struct connector *list, const char *name)
+{
+    struct connector *c = find(list, name);
+
+    if (!c)
+        return;
+    c->busy = false;
+    c->failed_before = false;
+    c->delay = FIRST_DELAY;
+    uv_timer_stop(&c->timer);
+}
+
+void connector_note_down(struct connector *list, const char *name)
+{
+    struct connector *c = find(list, name);
+
+    if (c && !node_find(c->node, slice_of(name)))
+        attempt_later(c);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+void connector_free_all(struct connector **list)
+{
+    while (*list) {
+        struct connector *c = *list;
+        LL_DELETE(*list, c);
+        uv_close((uv_handle_t *)&c->timer, on_closed);
+    }
+}

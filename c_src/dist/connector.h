@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Keeps this node connected to nodes that it was told to join: looks the name up in the EPMD of its host, connects,
+ * and begins again with back-off whenever there is no connection. A connection that the other node made serves
+ * as well. The list belongs to the node.
+ */
+#ifndef DIST_CONNECTOR_H
+#define DIST_CONNECTOR_H
+
+struct node;
+struct connector;
+
+/* Adds a node (name@host; one that is there already is no error). Returns 0 or -ENOMEM. */
+int connector_add(struct connector **list, struct node *node, const char *name);
+/* Begins, once this node has its own name. */
+void connector_start_all(struct connector *list);
+void connector_note_up(struct connector *list, const char *name);
+void connector_note_down(struct connector *list, const char *name);
+void connector_free_all(struct connector **list);
+
+#endif

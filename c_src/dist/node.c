@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "dist/node.h"
+
+#include "dist/connector.h"
+#include "dist/dist_flags.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <utlist.h>
+
+#define LISTEN_BACKLOG 512
+#define GOODBYE_LIMIT  2000 /* ms that node_stop waits for output to be taken */
+#define GOODBYE_LOOK   10   /* ms between looks at what is left */
+
+void node_log(struct node *node, int level, const char *kind, const char *peer, const char *format,
+              ...)
+{
+    char text[512];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    node->hooks.log(node->hooks.ctx, level, kind, peer, text);
+}
+
+uint32_t node_creation(const struct node *node)
+{
+    return epmd_creation(&node->epmd);
+}
+
+bool node_is_self(const struct node *node, struct slice name)
+{
+    return slice_equal(name, node->name_slice);
+}
+
+struct connection *node_find(struct node *node, struct slice name)
+{
+    struct connection *found;
+
+    HASH_FIND(hh, node->by_name, name.data, name.len, found);
+    return found;
+}
+
+struct buffer *node_open_send(struct node *node, const struct pid *to, struct connection **via)
+{
+    *via = node_find(node, to->node);
+    if (!*via) {
+        node->counters.messages_undeliverable++;
+        return NULL;
+    }
+    struct buffer *b = connection_open_frame(*via);
+    control_put_send(b, to);
+    return b;
+}
+
+/* --- the end of a turn --- */
+
+void node_want_flush(struct node *node, struct connection *c)
+{
+    c->flush_wanted = true;
+    LL_PREPEND2(node->flush_list, c, next_flush);
+}
+
+void node_forget_flush(struct node *node, struct connection *c)
+{
+    LL_DELETE2(node->flush_list, c, next_flush);
+    c->flush_wanted = false;
+}
+
+static void flush_all(struct node *node)
+{
+    /* A flush may close its connection, whose end may give others something to say. */
+    while (node->flush_list)
+        connection_flush(node->flush_list);
+}
+
+static void on_end_of_turn(uv_prepare_t *prepare)
+{
+    struct node *node = prepare->data;
+
+    node->turn++;
+    flush_all(node);
+}
+
+static void on_second(uv_timer_t *timer)
+{
+    struct node *node = timer->data;
+    struct connection *c, *next;
+
+    DL_FOREACH_SAFE (node->connections, c, next)
+        connection_check(c);
+}
+
+/* --- connections --- */
+
+void node_connection_up(struct node *node, struct connection *c)
+{
+    HASH_ADD_STR(node->by_name, name, c);
+    node_log(node, LOG_INFO, "connection", c->name, "connected to %s", c->name);
+    connector_note_up(node->connectors, c->name);
+    node->hooks.up(node->hooks.ctx, c);
+}
+
+void node_connection_down(struct node *node, struct connection *c)
+{
+    HASH_DEL(node->by_name, c);
+    process_forget_connection(c);
+    node->hooks.down(node->hooks.ctx, c);
+    connector_note_down(node->connectors, c->name);
+}
+
+void node_connection_failed(struct node *node, struct connection *c)
+{
+    connector_note_down(node->connectors, c->name);
+}
+
+int node_connect(struct node *node, const char *name)
+{
+    return connector_add(&node->connectors, node, name);
+}
+
+static void on_client(uv_stream_t *listener, int status)
+{
+    struct node *node = listener->data;
+    int error = status < 0 ? status : connection_accept(node, listener);
+
+    if (error < 0)
+        node_log(node, LOG_ERR, "accept", "listener", "a connection was not accepted: %s",
+                 uv_strerror(error));
+}
+
+/* --- EPMD --- */
+
+static void on_epmd_event(void *ctx, enum epmd_event event, int status, const char *text)
+{
+    struct node *node = ctx;
+    (void)status;
+
+    switch (event) {
+    case EPMD_PUBLISHED:
+        connector_start_all(node->connectors);
+        node->hooks.ready(node->hooks.ctx, node->port);
+        break;
+    case EPMD_LOST:
+        node_log(node, LOG_WARNING, "epmd", NULL, "%s", text);
+        break;
+    case EPMD_REGAINED:
+        node_log(node, LOG_NOTICE, "epmd", NULL, "%s", text);
+        break;
+    case EPMD_FAILED:
+        node->hooks.failed(node->hooks.ctx, text);
+        break;
+    }
+}
+
+/* --- life --- */
+
+int node_init(struct node *node, const struct node_config *config)
+{
+    memset(node, 0, sizeof *node);
+    node->loop = config->loop;
+    node->hooks = config->hooks;
+    snprintf(node->name, sizeof node->name, "%s", config->name);
+    node->name_slice = slice_of(node->name);
+    memcpy(&node->listen, config->listen,
+           config->listen->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                                 : sizeof(struct sockaddr_in));
+    node->cookie = slice_copy(config->cookie);
+    node->scratch = malloc(READ_SIZE);
+    if (!node->cookie || !node->scratch) {
+        node_free(node);
+        return -ENOMEM;
+    }
+    int error = epmd_init(&node->epmd, node->loop, on_epmd_event, node);
+    if (error) {
+        node_free(node);
+        return error;
+    }
+    node->handshake = (struct handshake_config){
+        .node_name = node->name,
+        .flags = DIST_FLAGS_OURS,
+        .cookie = node->cookie,
+        .cookie_len = config->cookie.len,
+    };
+    return 0;
+}
+
+static int open_listener(struct node *node)
+{
+    struct sockaddr_storage address;
+    int len = sizeof address;
+    int error = uv_tcp_init(node->loop, &node->listener);
+
+    if (error)
+        return error;
+    node->listener.data = node;
+    if ((error = uv_tcp_bind(&node->listener, (struct sockaddr *)&node->listen, 0)) != 0 ||
+        (error = uv_listen((uv_stream_t *)&node->listener, LISTEN_BACKLOG, on_client)) != 0 ||
+        (error = uv_tcp_getsockname(&node->listener, (struct sockaddr *)&address, &len)) != 0) {
+        uv_close((uv_handle_t *)&node->listener, NULL);
+        return error;
+    }
+    node->port = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
+                                                     : ((struct sockaddr_in *)&address)->sin_port);
+    return 0;
+}
+
+int node_start(struct node *node)
+{
+    int error = open_listener(node);
+
+    if (error)
+        return error;
+    uv_prepare_init(node->loop, &node->end_of_turn);
+    node->end_of_turn.data = node;
+    uv_prepare_start(&node->end_of_turn, on_end_of_turn);
+    uv_timer_init(node->loop, &node->second);
+    node->second.data = node;
+    uv_timer_start(&node->second, on_second, 1000, 1000);
+    uv_timer_init(node->loop, &node->goodbye);
+    node->goodbye.data = node;
+
+    char alive[NODE_NAME_MAX + 1];
+    snprintf(alive, sizeof alive, "%.*s", (int)strcspn(node->name, "@"), node->name);
+    return epmd_publish(&node->epmd, alive, (uint16_t)node->port);
+}
+
+static void close_all(struct node *node)
+{
+    while (node->connections)
+        connection_close(node->connections, LOG_DEBUG, NULL);
+    uv_close((uv_handle_t *)&node->goodbye, NULL);
+    uv_close((uv_handle_t *)&node->end_of_turn, NULL);
+}
+
+static void on_goodbye(uv_timer_t *timer)
+{
+    struct node *node = timer->data;
+    struct connection *c;
+    size_t pending = 0;
+
+    flush_all(node);
+    DL_FOREACH (node->connections, c)
+        pending += connection_pending(c);
+    if (pending == 0 || uv_now(node->loop) - node->stopped_at >= GOODBYE_LIMIT)
+        close_all(node);
+}
+
+void node_stop(struct node *node)
+{
+    if (node->stopping)
+        return;
+    node->stopping = true;
+    node->stopped_at = uv_now(node->loop);
+    connector_free_all(&node->connectors);
+    epmd_free(&node->epmd);
+    uv_close((uv_handle_t *)&node->listener, NULL);
+    uv_close((uv_handle_t *)&node->second, NULL);
+    uv_timer_start(&node->goodbye, on_goodbye, 0, GOODBYE_LOOK);
+}
+
+void node_free(struct node *node)
+{
+    free(node->cookie);
+    free(node->scratch);
+    node->cookie = node->scratch = NULL;
+}

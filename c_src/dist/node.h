@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * This node among others: its name and creation, its listener, its connections, its processes, its end of turn.
+ *
+ * The struct is the caller's; node_init fills it, node_start opens the listener and registers with EPMD, node_stop
+ * ends everything in order, and node_free gives the memory back when the loop has run out. Layers above plug in
+ * through `struct node_hooks` and read the fields; they change none of them.
+ * Nothing here opens a connection but the list of nodes given to node_connect (connector.h): what is for a node that
+ * is not connected is dropped and counted.
+ */
+#ifndef DIST_NODE_H
+#define DIST_NODE_H
+
+#include "dist/connection.h"
+#include "dist/control.h"
+#include "dist/epmd.h"
+#include "dist/process.h"
+
+#include <uthash.h>
+#include <uv.h>
+
+struct connector;
+
+/* A process that another node wants started here. */
+struct spawn_request {
+    struct connection *via;
+    struct pid from;
+    struct slice id; /* the request's reference, as a term */
+    struct slice module, function;
+    int64_t arity;
+    struct slice options;   /* a term */
+    struct slice arguments; /* a term */
+};
+
+struct node_hooks {
+    void *ctx;
+    /* One line of text, level as in syslog.h; `kind` and `peer` (may be NULL) are for rate limits. */
+    void (*log)(void *ctx, int level, const char *kind, const char *peer, const char *text);
+    void (*spawn)(void *ctx, const struct spawn_request *request);
+    void (*up)(void *ctx, struct connection *c);
+    void (*down)(void *ctx, struct connection *c);
+    /* A monitor of ours fired. */
+    void (*monitor_exit)(void *ctx, struct connection *c, const struct control *control);
+    /* The listener and EPMD are ready for callers (once), or never will be. */
+    void (*ready)(void *ctx, int port);
+    void (*failed)(void *ctx, const char *why);
+};
+
+struct node_config {
+    uv_loop_t *loop;
+    const char *name; /* name@host */
+    struct slice cookie;
+    const struct sockaddr *listen; /* address and port (0: any) of the listener */
+    struct node_hooks hooks;
+};
+
+struct node_counters {
+    uint64_t frames_in, frames_out;
+    uint64_t frames_malformed;
+    uint64_t frames_too_large;
+    uint64_t control_unknown;
+    uint64_t control_foreign; /* in the name of a process of another node than the sender's */
+    uint64_t messages_to_nobody;
+    uint64_t messages_undeliverable; /* from here, for nodes that are not connected */
+    uint64_t handshakes_late;
+    uint64_t refused_cookie;
+    uint64_t output_limit;
+    uint64_t spawns;
+};
+
+struct node {
+    uv_loop_t *loop;
+    char name[NODE_NAME_MAX + 1];
+    struct slice name_slice;
+    uint8_t *cookie;
+    struct handshake_config handshake;
+    struct node_hooks hooks;
+    struct node_counters counters;
+    struct sockaddr_storage listen;
+    uv_tcp_t listener;
+    uv_timer_t second;
+    uv_timer_t goodbye;
+    uv_prepare_t end_of_turn;
+    int port;
+    bool stopping;
+    uint64_t stopped_at;
+    struct epmd epmd;
+    struct connector *connectors;
+
+    struct connection *connections; /* all */
+    struct connection *by_name;     /* those that are up */
+    struct connection *flush_list;
+    uint64_t connections_made;
+    uint64_t turn;
+    uint8_t *scratch;
+    struct process_table processes;
+};
+
+/* Returns 0, -EINVAL for a bad address, or -ENOMEM. */
+int node_init(struct node *node, const struct node_config *config);
+/* Opens the listener and starts to publish the name. Returns 0 or libuv's error of the listener. */
+int node_start(struct node *node);
+/* Frees the name, closes the listener and every connection, once what is queued was sent or 2 s are over. */
+void node_stop(struct node *node);
+void node_free(struct node *node);
+
+/* Stays connected to `name` (name@host) from now on. Returns 0 or -ENOMEM. */
+int node_connect(struct node *node, const char *name);
+
+/* The connection to a node, or NULL if there is none that is up. */
+struct connection *node_find(struct node *node, struct slice name);
+uint32_t node_creation(const struct node *node);
+bool node_is_self(const struct node *node, struct slice name);
+
+/*
+ * Opens a frame with a message to `to`: put one term, then connection_close_frame. NULL (counted) if its node is not
+ * connected. `*via` is the connection.
+ */
+struct buffer *node_open_send(struct node *node, const struct pid *to, struct connection **via);
+
+void node_log(struct node *node, int level, const char *kind, const char *peer, const char *format,
+              ...) __attribute__((format(printf, 5, 6)));
+
+/* For connection.c. */
+void node_connection_up(struct node *node, struct connection *c);
+void node_connection_down(struct node *node, struct connection *c);
+void node_connection_failed(struct node *node, struct connection *c);
+void node_want_flush(struct node *node, struct connection *c);
+void node_forget_flush(struct node *node, struct connection *c);
+
+#endif

@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "dist/process.h"
+
+#include "dist/node.h"
+#include "term/term_write.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <utlist.h>
+
+/* Old nodes know 15 bits of a pid's id and 13 of its serial; within those every node agrees with us. */
+#define ID_BITS     15
+#define NUMBER_MASK 0x0fffffffu
+/* Five words and the longest node name; term_check lets nothing longer pass. */
+#define REFERENCE_MAX 1100
+
+struct monitor {
+    struct process *process;
+    struct connection *via;
+    bool by_name;
+    struct pid *watcher;
+    struct slice reference; /* in `key` */
+    struct monitor *prev, *next;         /* of the process */
+    struct monitor *via_prev, *via_next; /* of the connection */
+    UT_hash_handle hh;
+    size_t key_len;
+    uint8_t key[]; /* the connection's number, then the reference */
+};
+
+struct link_key {
+    uint64_t connection;
+    uint32_t id, serial, creation; /* of the pid over there */
+    uint32_t process;
+};
+
+struct link {
+    struct link_key key;
+    struct process *process;
+    struct connection *via;
+    struct pid *peer;
+    struct link *prev, *next;
+    struct link *via_prev, *via_next;
+    UT_hash_handle hh;
+};
+
+/* --- table --- */
+
+static bool number_is_taken(const struct process_table *table, uint32_t number)
+{
+    struct process *found;
+
+    HASH_FIND(hh, table->by_number, &number, sizeof number, found);
+    return found != NULL;
+}
+
+void process_start(struct process *p, struct node *node, const struct process_behaviour *behaviour,
+                   const char *name)
+{
+    struct process_table *table = &node->processes;
+
+    *p = (struct process){.node = node, .behaviour = behaviour, .name = name};
+    do {
+        table->last_number = (table->last_number + 1) & NUMBER_MASK;
+    } while (table->last_number == 0 || number_is_taken(table, table->last_number));
+    p->number = table->last_number;
+    HASH_ADD(hh, table->by_number, number, sizeof p->number, p);
+    if (name)
+        HASH_ADD_KEYPTR(hh_name, table->by_name, name, strlen(name), p);
+}
+
+bool process_is_alive(const struct process *p)
+{
+    return p->number != 0;
+}
+
+struct pid process_pid(const struct process *p)
+{
+    return (struct pid){
+        .node = p->node->name_slice,
+        .id = p->number & ((1u << ID_BITS) - 1),
+        .serial = p->number >> ID_BITS,
+        .creation = node_creation(p->node),
+    };
+}
+
+struct process *process_find(struct node *node, const struct pid *pid)
+{
+    struct process *found = NULL;
+
+    if (pid->id >> ID_BITS || pid->serial > NUMBER_MASK >> ID_BITS ||
+        pid->creation != node_creation(node) || !node_is_self(node, pid->node))
+        return NULL;
+    uint32_t number = pid->serial << ID_BITS | pid->id;
+    HASH_FIND(hh, node->processes.by_number, &number, sizeof number, found);
+    return found;
+}
+
+struct process *process_find_name(struct node *node, struct slice name)
+{
+    struct process *found = NULL;
+
+    HASH_FIND(hh_name, node->processes.by_name, name.data, name.len, found);
+    return found;
+}
+
+static struct process *find_end(struct node *node, const struct control_end *end)
+{
+    return end->name.len > 0 ? process_find_name(node, end->name) : process_find(node, &end->pid);
+}
+
+/* --- monitors --- */
+
+static void monitor_unhook(struct monitor *m)
+{
+    HASH_DEL(m->process->node->processes.monitors, m);
+    DL_DELETE(m->process->monitors, m);
+    DL_DELETE2(m->via->monitors, m, via_prev, via_next);
+}
+
+static void monitor_free(struct monitor *m)
+{
+    free(m->watcher);
+    free(m);
+}
+
+static void monitor_remove(struct monitor *m)
+{
+    monitor_unhook(m);
+    monitor_free(m);
+}
+
+static struct monitor *monitor_find(struct connection *c, struct slice reference)
+{
+    struct monitor *found = NULL;
+    uint8_t key[sizeof c->number + REFERENCE_MAX];
+
+    if (reference.len > sizeof key - sizeof c->number)
+        return NULL;
+    memcpy(key, &c->number, sizeof c->number);
+    memcpy(key + sizeof c->number, reference.data, reference.len);
+    HASH_FIND(hh, c->node->processes.monitors, key, sizeof c->number + reference.len, found);
+    return found;
+}
+
+static void add_monitor(struct connection *c, struct process *p, const struct pid *from,
+                        struct slice reference, bool by_name)
+{
+    size_t key_len = sizeof c->number + reference.len;
+
+    if (monitor_find(c, reference))
+        return;
+    struct monitor *m = calloc(1, sizeof *m + key_len);
+    if (!m || !(m->watcher = pid_copy(from))) {
+        free(m);
+        connection_close(c, LOG_ERR, "no memory for its monitors");
+        return;
+    }
+    m->process = p;
+    m->via = c;
+    m->by_name = by_name;
+    m->key_len = key_len;
+    memcpy(m->key, &c->number, sizeof c->number);
+    memcpy(m->key + sizeof c->number, reference.data, reference.len);
+    m->reference = (struct slice){m->key + sizeof c->number, reference.len};
+    HASH_ADD_KEYPTR(hh, c->node->processes.monitors, m->key, m->key_len, m);
+    DL_APPEND(p->monitors, m);
+    DL_APPEND2(c->monitors, m, via_prev, via_next);
+}
+
+void process_add_monitor(struct connection *c, struct process *p, const struct pid *from,
+                         struct slice reference)
+{
+    add_monitor(c, p, from, reference, false);
+}
+
+static void send_down(struct connection *c, const struct control_end *process,
+                      const struct pid *watcher, struct slice reference, struct slice reason)
+{
+    struct buffer *b = connection_open_frame(c);
+
+    control_put_monitor_exit(b, process, watcher, reference);
+    term_put_raw(b, reason);
+    connection_close_frame(c);
+}
+
+/* An atom as a term, in a buffer that the caller frees. */
+static struct slice put_atom_term(struct buffer *b, const char *name)
+{
+    buffer_init(b);
+    term_put_atom(b, name);
+    return buffer_slice(b);
+}
+
+void process_take_monitor(struct connection *c, const struct control *k)
+{
+    struct process *p = find_end(c->node, &k->to);
+    struct buffer noproc;
+
+    if (p) {
+        add_monitor(c, p, &k->from.pid, k->reference, k->to.name.len > 0);
+        return;
+    }
+    send_down(c, &k->to, &k->from.pid, k->reference, put_atom_term(&noproc, "noproc"));
+    buffer_free(&noproc);
+}
+
+void process_take_demonitor(struct connection *c, const struct control *k)
+{
+    struct monitor *m = monitor_find(c, k->reference);
+
+    if (m)
+        monitor_remove(m);
+}
+
+/* --- links --- */
+
+static struct link_key link_key(struct connection *c, const struct pid *peer, uint32_t process)
+{
+    struct link_key key;
+
+    memset(&key, 0, sizeof key);
+    key.connection = c->number;
+    key.id = peer->id;
+    key.serial = peer->serial;
+    key.creation = peer->creation;
+    key.process = process;
+    return key;
+}
+
+static struct link *link_find(struct connection *c, const struct pid *peer, const struct process *p)
+{
+    struct link_key key = link_key(c, peer, p->number);
+    struct link *found;
+
+    HASH_FIND(hh, c->node->processes.links, &key, sizeof key, found);
+    return found;
+}
+
+static void link_unhook(struct link *l)
+{
+    HASH_DEL(l->process->node->processes.links, l);
+    DL_DELETE(l->process->links, l);
+    DL_DELETE2(l->via->links, l, via_prev, via_next);
+}
+
+static void link_free(struct link *l)
+{
+    free(l->peer);
+    free(l);
+}
+
+static void link_remove(struct link *l)
+{
+    link_unhook(l);
+    link_free(l);
+}
+
+static void send_exit(struct connection *c, const struct pid *from, const struct pid *to,
+                      struct slice reason)
+{
+    struct buffer *b = connection_open_frame(c);
+
+    control_put_exit(b, from, to, reason);
+    connection_close_frame(c);
+}
+
+void process_take_link(struct connection *c, const struct control *k)
+{
+    struct process *p = process_find(c->node, &k->to.pid);
+
+    if (!p) {
+        struct buffer noproc;
+        send_exit(c, &k->to.pid, &k->from.pid, put_atom_term(&noproc, "noproc"));
+        buffer_free(&noproc);
+        return;
+    }
+    if (link_find(c, &k->from.pid, p))
+        return;
+    struct link *l = calloc(1, sizeof *l);
+    if (!l || !(l->peer = pid_copy(&k->from.pid))) {
+        free(l);
+        connection_close(c, LOG_ERR, "no memory for its links");
+        return;
+    }
+    l->key = link_key(c, &k->from.pid, p->number);
+    l->process = p;
+    l->via = c;
+    HASH_ADD(hh, c->node->processes.links, key, sizeof l->key, l);
+    DL_APPEND(p->links, l);
+    DL_APPEND2(c->links, l, via_prev, via_next);
+}
+
+void process_take_unlink(struct connection *c, const struct control *k)
+{
+    struct process *p = process_find(c->node, &k->to.pid);
+    struct link *l = p ? link_find(c, &k->from.pid, p) : NULL;
+
+    if (l)
+        link_remove(l);
+    if (k->op != CONTROL_UNLINK_ID)
+        return;
+    struct buffer *b = connection_open_frame(c);
+    control_put_unlink_ack(b, k->id, &k->to.pid, &k->from.pid);
+    connection_close_frame(c);
+}
+
+/* --- exits --- */
+
+static bool reason_is(struct slice reason, const char *name)
+{
+    struct cursor c = cursor_of(reason);
+
+    return cursor_is_atom(&c, name);
+}
+
+/* What a process that does not trap exits does with a signal; `kill` cannot be sent through a link. */
+static void take_exit_signal(struct process *p, struct slice reason, bool through_link)
+{
+    struct buffer killed;
+
+    if (reason_is(reason, "normal"))
+        return;
+    if (through_link || !reason_is(reason, "kill")) {
+        p->behaviour->exit_signal(p, reason);
+        return;
+    }
+    p->behaviour->exit_signal(p, put_atom_term(&killed, "killed"));
+    buffer_free(&killed);
+}
+
+void process_take_exit(struct connection *c, const struct control *k)
+{
+    struct process *p = process_find(c->node, &k->to.pid);
+
+    if (!p)
+        return;
+    if (k->op == CONTROL_EXIT) {
+        struct link *l = link_find(c, &k->from.pid, p);
+        if (!l)
+            return; /* unlinked in the meantime */
+        link_remove(l);
+    }
+    take_exit_signal(p, k->reason, k->op == CONTROL_EXIT);
+}
+
+void process_exit(struct process *p, struct slice reason)
+{
+    struct process_table *table = &p->node->processes;
+    struct pid self = process_pid(p);
+
+    HASH_DELETE(hh, table->by_number, p);
+    if (p->name)
+        HASH_DELETE(hh_name, table->by_name, p);
+    /* A send may cut its connection off, and that takes monitors away: unhook first, look again after. */
+    while (p->monitors) {
+        struct monitor *m = p->monitors;
+        struct control_end end = {.pid = self};
+        if (m->by_name)
+            end.name = slice_of(p->name);
+        monitor_unhook(m);
+        send_down(m->via, &end, m->watcher, m->reference, reason);
+        monitor_free(m);
+    }
+    while (p->links) {
+        struct link *l = p->links;
+        link_unhook(l);
+        send_exit(l->via, &self, l->peer, reason);
+        link_free(l);
+    }
+    p->number = 0;
+}
+
+void process_exit_atom(struct process *p, const char *reason)
+{
+    struct buffer b;
+
+    process_exit(p, put_atom_term(&b, reason));
+    buffer_free(&b);
+}
+
+void process_forget_connection(struct connection *c)
+{
+    struct buffer noconnection;
+    struct slice reason = put_atom_term(&noconnection, "noconnection");
+
+    while (c->monitors)
+        monitor_remove(c->monitors);
+    while (c->links) {
+        struct process *p = c->links->process;
+        link_remove(c->links);
+        take_exit_signal(p, reason, true);
+    }
+    buffer_free(&noconnection);
+}

@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "log.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <uthash.h>
+
+#define WINDOW_MS   1000
+#define KIND_SIZE   32
+#define PEER_SIZE   256
+#define ELLIPSIS    "..."
+#define PREFIX_SIZE 48
+
+/*
+ * A kind of line from one peer, remembered for WINDOW_MS after its line was written. The key is
+ * both strings, 0-padded, so that it compares as bytes. Longer strings share the pair of their
+ * beginning.
+ */
+struct pair {
+    struct {
+        char kind[KIND_SIZE];
+        char peer[PEER_SIZE];
+    } key;
+    int level;
+    uint64_t since_ms;
+    uint64_t suppressed;
+    UT_hash_handle hh;
+    struct pair *next_free;
+};
+
+static const struct {
+    const char *name;
+    int level;
+} levels[] = {{"error", LOG_ERR},
+              {"warning", LOG_WARNING},
+              {"notice", LOG_NOTICE},
+              {"info", LOG_INFO},
+              {"debug", LOG_DEBUG}};
+
+/* Nothing is written before log_init(): LOG_EMERG is below every level in use. */
+int log_threshold = LOG_EMERG;
+
+/* uthash lists the pairs in the order they were added, so the head is always the one that expires
+ * first. */
+static struct pair pool[LOG_PAIRS_MAX];
+static struct pair *free_pairs;
+static struct pair *pairs;
+static struct {
+    uint64_t since_ms;
+    uint64_t suppressed;
+} surplus;               /* lines that found the table full */
+static uint64_t dropped; /* lines that stderr did not take */
+
+static const char *level_name(int level)
+{
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++)
+        if (levels[i].level == level)
+            return levels[i].name;
+    return "error";
+}
+
+int log_level_parse(const char *name)
+{
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++)
+        if (strcmp(levels[i].name, name) == 0)
+            return levels[i].level;
+    return -EINVAL;
+}
+
+/*
+ * Length of the UTF-8 sequence (RFC 3629) at `s` if it may be shown, else 0. Not shown are control
+ * characters, line separators, and the marks that change the direction of text and so can make a
+ * line read as another.
+ */
+static size_t printable_length(const unsigned char *s)
+{
+    uint32_t c = s[0];
+    size_t len = c < 0x80                ? 1
+                 : c >= 0xc2 && c < 0xe0 ? 2
+                 : (c & 0xf0) == 0xe0    ? 3
+                 : c < 0xf5              ? 4
+                                         : 0;
+
+    if (len == 1)
+        return c >= 0x20 && c != 0x7f && c != '\\';
+    if (len == 0 || c < 0xc2)
+        return 0;
+    c &= 0xffu >> (len + 1);
+    for (size_t i = 1; i < len; i++) {
+        if ((s[i] & 0xc0) != 0x80) /* also ends at the 0 that ends the string */
+            return 0;
+        c = c << 6 | (s[i] & 0x3f);
+    }
+    if ((len == 3 && c < 0x800) || (len == 4 && c < 0x10000) || c > 0x10ffff ||
+        (c >= 0xd800 && c <= 0xdfff))
+        return 0;
+    if (c < 0xa0 || (c >= 0x200e && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
+        (c >= 0x2066 && c <= 0x2069))
+        return 0;
+    return len;
+}
+
+size_t log_escape(char *out, size_t size, const char *text)
+{
+    const unsigned char *s = (const unsigned char *)text;
+    size_t at = 0;
+    size_t cut = 0; /* the last place where the ellipsis still fits */
+
+    while (*s != 0) {
+        char escaped[5];
+        size_t taken = printable_length(s);
+        size_t len = taken;
+        const char *piece = (const char *)s;
+
+        if (taken == 0) {
+            len = (size_t)snprintf(escaped, sizeof escaped, *s == '\\' ? "\\\\" : "\\x%02x", *s);
+            piece = escaped;
+            taken = 1;
+        }
+        if (at + len >= size) {
+            memcpy(out + cut, ELLIPSIS, sizeof ELLIPSIS);
+            return cut + sizeof ELLIPSIS - 1;
+        }
+        memcpy(out + at, piece, len);
+        at += len;
+        s += taken;
+        if (at + sizeof ELLIPSIS <= size)
+            cut = at;
+    }
+    out[at] = 0;
+    return at;
+}
+
+void log_format_id(char out[static LOG_ID_SIZE], const uint8_t *bytes, size_t len)
+{
+    const size_t room = LOG_ID_SIZE - 1;
+    bool is_text = true;
+
+    for (size_t i = 0; i < len && is_text; i++)
+        is_text = bytes[i] >= 0x20 && bytes[i] < 0x7f && bytes[i] != '\\';
+    if (len == 0) {
+        memcpy(out, "\"\"", 3);
+        return;
+    }
+
+    size_t width = is_text ? 1 : 2;
+    bool is_cut = len > room / width;
+    size_t shown = is_cut ? (room - (sizeof ELLIPSIS - 1)) / width : len;
+
+    if (is_text)
+        memcpy(out, bytes, shown);
+    else
+        for (size_t i = 0; i < shown; i++)
+            snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+    memcpy(out + shown * width, ELLIPSIS, is_cut ? sizeof ELLIPSIS : 0);
+    if (!is_cut)
+        out[shown * width] = 0;
+}
+
+/*
+ * Writes a whole line or none. When poll(2) says that a pipe takes data it takes PIPE_BUF bytes, so
+ * write(2) does not wait; O_NONBLOCK would change the terminal of whoever started us. A pipe
+ * without a reader is POLLERR.
+ */
+static bool write_line(const char *line, size_t len)
+{
+    struct pollfd poll_fd = {.fd = STDERR_FILENO, .events = POLLOUT};
+    ssize_t written = -1;
+
+    if (poll(&poll_fd, 1, 0) == 1 && poll_fd.revents == POLLOUT)
+        written = write(STDERR_FILENO, line, len);
+    return written > 0;
+}
+
+static size_t format_prefix(char out[static PREFIX_SIZE], int level)
+{
+    struct timespec now;
+    struct tm utc;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    size_t at = strftime(out, PREFIX_SIZE, "%Y-%m-%dT%H:%M:%S", &utc);
+    at += (size_t)snprintf(out + at, PREFIX_SIZE - at, ".%03dZ %s ", (int)(now.tv_nsec / 1000000),
+                           level_name(level));
+    return at;
+}
+
+/* Writes one line of time, level, `text` and, if not 0, the count of lines like it that were
+ * suppressed. */
+static void emit(int level, const char *text, uint64_t suppressed)
+{
+    char line[LOG_LINE_MAX];
+    char ending[64] = "\n";
+    size_t ending_len = 1;
+
+    if (dropped > 0) {
+        size_t len = format_prefix(line, LOG_WARNING);
+        len += (size_t)snprintf(line + len, sizeof line - len,
+                                "%llu log lines dropped: stderr took no more\n",
+                                (unsigned long long)dropped);
+        if (write_line(line, len))
+            dropped = 0;
+    }
+    if (suppressed > 0)
+        ending_len = (size_t)snprintf(ending, sizeof ending, " (%llu like it suppressed)\n",
+                                      (unsigned long long)suppressed);
+    size_t at = format_prefix(line, level);
+    at += log_escape(line + at, sizeof line - at - ending_len, text);
+    memcpy(line + at, ending, ending_len);
+    if (!write_line(line, at + ending_len))
+        dropped++;
+}
+
+static void forget(struct pair *pair)
+{
+    HASH_DEL(pairs, pair);
+    pair->next_free = free_pairs;
+    free_pairs = pair;
+}
+
+static void tell_surplus(void)
+{
+    char text[96];
+
+    if (surplus.suppressed == 0)
+        return;
+    snprintf(text, sizeof text, "%llu lines of further peers suppressed",
+             (unsigned long long)surplus.suppressed);
+    surplus.suppressed = 0;
+    emit(LOG_WARNING, text, 0);
+}
+
+/* Forgets the pairs whose second is over, and says how many of their lines were suppressed. */
+static void expire(uint64_t now_ms)
+{
+    while (pairs != NULL && now_ms - pairs->since_ms >= WINDOW_MS) {
+        struct pair *pair = pairs;
+
+        if (pair->suppressed > 0) {
+            char text[KIND_SIZE + PEER_SIZE + 64];
+
+            snprintf(text, sizeof text, "%s: %llu more from %s suppressed", pair->key.kind,
+                     (unsigned long long)pair->suppressed, pair->key.peer);
+            emit(pair->level, text, 0);
+        }
+        forget(pair);
+    }
+    if (now_ms - surplus.since_ms >= WINDOW_MS)
+        tell_surplus();
+}
+
+/*
+ * Whether a line of `kind` from `peer` may appear now. If so, *suppressed is the count of those
+ * that might not since the last one.
+ */
+static bool admit(uint64_t now_ms, int level, const char *kind, const char *peer,
+                  uint64_t *suppressed)
+{
+    struct pair probe = {.level = level};
+    struct pair *pair;
+
+    snprintf(probe.key.kind, sizeof probe.key.kind, "%s", kind);
+    snprintf(probe.key.peer, sizeof probe.key.peer, "%s", peer);
+    HASH_FIND(hh, pairs, &probe.key, sizeof probe.key, pair);
+    if (pair != NULL && now_ms - pair->since_ms < WINDOW_MS) {
+        pair->suppressed++;
+        return false;
+    }
+    if (pair != NULL) {
+        *suppressed = pair->suppressed;
+        forget(pair);
+    }
+    expire(now_ms);
+    if (free_pairs == NULL) {
+        if (surplus.suppressed++ == 0)
+            surplus.since_ms = now_ms;
+        return false;
+    }
+    pair = free_pairs;
+    free_pairs = pair->next_free;
+    *pair = probe;
+    pair->since_ms = now_ms;
+    HASH_ADD(hh, pairs, key, sizeof pair->key, pair);
+    return true;
+}
+
+void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer, const char *text)
+{
+    uint64_t suppressed = 0;
+
+    if (!log_enabled(level))
+        return;
+    if (peer == NULL)
+        expire(now_ms);
+    else if (!admit(now_ms, level, kind, peer, &suppressed))
+        return;
+    emit(level, text, suppressed);
+}
+
+void log_event(int level, const char *kind, const char *peer, const char *text)
+{
+    struct timespec now;
+
+    if (!log_enabled(level))
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    log_event_at((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000, level, kind, peer,
+                 text);
+}
+
+void log_eventf(int level, const char *kind, const char *peer, const char *format, ...)
+{
+    char text[LOG_LINE_MAX];
+    va_list arguments;
+
+    if (!log_enabled(level))
+        return;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    log_event(level, kind, peer, text);
+}
+
+void log_init(int level)
+{
+    if (free_pairs == NULL && pairs == NULL) {
+        for (size_t i = 0; i < LOG_PAIRS_MAX; i++) {
+            pool[i].next_free = free_pairs;
+            free_pairs = &pool[i];
+        }
+    }
+    log_threshold = level;
+}
+
+void log_free(void)
+{
+    while (pairs != NULL)
+        expire(pairs->since_ms + WINDOW_MS);
+    tell_surplus();
+    log_threshold = LOG_EMERG;
+}

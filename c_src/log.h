@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The log: one line on stderr for one event, with UTC time and level. Much of what is logged was
+ * caused, and partly worded, by other nodes. So every line is escaped and bounded, a kind of line
+ * from one peer appears at most once a second, and a reader of stderr that has stopped reading
+ * costs lines, never time: what can't be written at once is dropped and counted.
+ *
+ * The log keeps one state for the whole program, as stderr is one. It belongs to the thread of the
+ * event loop. It owns no memory of its callers: every string is copied or written before the call
+ * returns. The flags of stderr are not touched, as its open file is shared with whoever started the
+ * program.
+ */
+#ifndef LOG_H
+#define LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <syslog.h>
+
+/* Room for an id in a log line: 64 characters and the ending 0. */
+#define LOG_ID_SIZE 65
+
+/* Longest line written, its newline included. Below PIPE_BUF: a line goes out whole or not at all.
+ */
+#define LOG_LINE_MAX 2048
+
+/* Pairs of kind and peer that are told apart within one second; lines of any more are only counted.
+ */
+#define LOG_PAIRS_MAX 256
+
+/*
+ * Starts the log. `level` is the last one of LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO and
+ * LOG_DEBUG (syslog.h) that is written. May be called again to change the level.
+ */
+void log_init(int level);
+
+/* Writes the counts of lines that were suppressed or dropped and not yet told, and forgets all
+ * pairs. */
+void log_free(void);
+
+/* The threshold. Set by log_init() only; here so that log_enabled() costs one comparison. */
+extern int log_threshold;
+
+/* Whether a line of `level` would be written: ask before composing one in a place that is passed
+ * often. */
+static inline bool log_enabled(int level)
+{
+    return level <= log_threshold;
+}
+
+/*
+ * Logs one event. `kind` names the kind of line (a short constant such as "handshake"), `peer` whom
+ * it is about (a node name, or an IP address before there is one). NULL as `peer`: an event of this
+ * node itself, which is never suppressed; whatever another node can cause needs a peer. `text` is
+ * what the line says; control characters, invalid UTF-8 and backslashes in it are escaped, and it
+ * is cut at LOG_LINE_MAX.
+ */
+void log_event(int level, const char *kind, const char *peer, const char *text);
+
+/* The same with a text composed as by printf(3). */
+void log_eventf(int level, const char *kind, const char *peer, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* log_event() at `now_ms`, milliseconds of a monotonic clock: with it tests need no waiting. */
+void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer, const char *text);
+
+/*
+ * Writes the `len` bytes of an id for a log line: as they are if all are printable ASCII, else in
+ * hex. What does not fit into 64 characters is cut and ends in "...". An empty id is written as two
+ * quotes.
+ */
+void log_format_id(char out[static LOG_ID_SIZE], const uint8_t *bytes, size_t len);
+
+/*
+ * Copies the 0-ended `text` to `out` with control characters, invalid UTF-8 and backslashes as \xNN
+ * or \\. What does not fit is cut and ends in "...". Returns the length written; `size` must be at
+ * least 4.
+ */
+size_t log_escape(char *out, size_t size, const char *text);
+
+/* The level with this name (error, warning, notice, info, debug), or -EINVAL. */
+int log_level_parse(const char *name);
+
+#endif

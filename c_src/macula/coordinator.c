@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "macula/coordinator.h"
+
+#include "macula/lookup.h"
+#include "macula/profile_term.h"
+#include "macula/session_term.h"
+#include "macula/watcher.h"
+#include "term/term_write.h"
+
+#include <errno.h>
+#include <openssl/rand.h>
+#include <string.h>
+#include <syslog.h>
+#include <time.h>
+
+#define TICK_BUDGET 2000 /* sessions per turn: about a millisecond, then others get theirs */
+#define NEVER       UINT64_MAX
+
+struct nat_now coordinator_now(void)
+{
+    struct timespec wall;
+
+    clock_gettime(CLOCK_REALTIME, &wall);
+    return (struct nat_now){
+        .monotonic_ms = uv_hrtime() / 1000000,
+        .unix_ms = (int64_t)wall.tv_sec * 1000 + wall.tv_nsec / 1000000,
+    };
+}
+
+int coordinator_draw(struct coordinator *co, uint8_t out[static NAT_RANDOM_LEN])
+{
+    if (co->random_left < NAT_RANDOM_LEN) {
+        if (RAND_bytes(co->random, sizeof co->random) != 1)
+            return -EIO;
+        co->random_left = sizeof co->random;
+    }
+    co->random_left -= NAT_RANDOM_LEN;
+    memcpy(out, co->random + co->random_left, NAT_RANDOM_LEN);
+    return 0;
+}
+
+/* --- actions --- */
+
+static void deliver(struct coordinator *co, const struct nat_action *action)
+{
+    const struct pid *mailbox = mailbox_find(&co->mailboxes, slice_of_nat(action->recipient_id));
+    struct connection *via;
+    struct buffer *b = mailbox ? node_open_send(co->node, mailbox, &via) : NULL;
+
+    if (!b) {
+        co->counters.coordinates_undelivered++;
+        node_log(co->node, LOG_WARNING, "delivery", "macula_nat_coordinator",
+                 "PUNCH_COORDINATE could not be delivered");
+        return;
+    }
+    term_put_tuple(b, 2);
+    term_put_atom(b, "punch_coordinate");
+    coordinate_put(b, action);
+    connection_close_frame(via);
+    co->counters.coordinates_delivered++;
+}
+
+static void notify(struct coordinator *co, const struct nat_action *action)
+{
+    struct connection *via;
+    struct buffer *b = node_open_send(co->node, watcher_pid(action->watcher), &via);
+
+    if (!b)
+        return;
+    term_put_tuple(b, 3);
+    term_put_atom(b, "punch_session");
+    term_put_binary(b, slice_of_nat(action->session.session_id));
+    session_put(b, &action->session);
+    connection_close_frame(via);
+    co->counters.notified++;
+}
+
+static void set_timer(struct coordinator *co);
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct coordinator *co = timer->data;
+
+    co->timer_at = NEVER;
+    if (!co->server.is_suspended)
+        nat_tick(co->nat, coordinator_now(), TICK_BUDGET);
+    coordinator_act(co);
+}
+
+static void set_timer(struct coordinator *co)
+{
+    uint64_t at = nat_next_deadline(co->nat);
+    uint64_t now = uv_now(co->node->loop);
+
+    if (co->server.is_suspended || at >= co->timer_at)
+        return;
+    co->timer_at = at;
+    uv_timer_start(&co->timer, on_timer, at > now ? at - now : 0, 0);
+}
+
+void coordinator_act(struct coordinator *co)
+{
+    struct nat_action action;
+
+    while (nat_next_action(co->nat, &action)) {
+        switch (action.type) {
+        case NAT_COORDINATE:
+            deliver(co, &action);
+            break;
+        case NAT_NOTIFY:
+            notify(co, &action);
+            break;
+        case NAT_RELEASE_WATCHER:
+            watcher_free(action.watcher);
+            break;
+        }
+    }
+    set_timer(co);
+}
+
+/* --- the process --- */
+
+static void reply_unknown(struct coordinator *co, const struct caller *caller)
+{
+    struct reply reply;
+
+    co->counters.unknown_requests++;
+    if (!reply_open(&reply, caller))
+        return;
+    term_put_atoms(reply.out, 2, "error", "unknown_request");
+    reply_close(&reply);
+}
+
+/* {attach_peer, PeerId} and {detach_peer, PeerId}: about the process that calls. */
+static bool take_mailbox_call(struct coordinator *co, const struct caller *caller, struct cursor c)
+{
+    bool attach = cursor_is_atom(&c, "attach_peer");
+    struct slice id;
+
+    if (!attach && !cursor_is_atom(&c, "detach_peer"))
+        return false;
+    struct reply reply;
+    if (!cursor_binary(&c, &id) || id.len > NAT_ID_MAX) {
+        co->counters.bad_arguments++;
+        if (reply_open(&reply, caller)) {
+            term_put_tuple(reply.out, 2);
+            term_put_atom(reply.out, "error");
+            term_put_atoms(reply.out, 2, "bad_argument", "peer_id");
+            reply_close(&reply);
+        }
+        return true;
+    }
+    if (attach)
+        mailbox_attach(&co->mailboxes, id, &caller->pid);
+    else
+        mailbox_detach(&co->mailboxes, id, &caller->pid);
+    reply_atom(caller, "ok");
+    return true;
+}
+
+static void on_call(struct gen_server *gs, const struct caller *caller, struct slice request)
+{
+    struct coordinator *co = (struct coordinator *)gs;
+    struct cursor c = cursor_of(request);
+    int arity = 0;
+
+    if (cursor_is_atom(&c, "get_pending")) {
+        listing_start(co, caller);
+        return;
+    }
+    if (cursor_any_tuple(&c, &arity)) {
+        if (arity == 4 && cursor_is_atom(&c, "request_connection")) {
+            request_connection(co, caller, c);
+            return;
+        }
+        if (arity == 2 && take_mailbox_call(co, caller, c))
+            return;
+    }
+    reply_unknown(co, caller);
+}
+
+static void on_cast(struct gen_server *gs, struct slice request)
+{
+    struct coordinator *co = (struct coordinator *)gs;
+    struct cursor c = cursor_of(request);
+
+    if (cursor_tuple(&c, 4)) {
+        if (cursor_is_atom(&c, "coordinate_punch")) {
+            request_coordinate(co, c);
+            return;
+        }
+        if (cursor_is_atom(&c, "report_result")) {
+            request_report(co, c);
+            return;
+        }
+    }
+    co->counters.ignored_messages++;
+}
+
+static void on_info(struct gen_server *gs, struct slice message)
+{
+    struct coordinator *co = (struct coordinator *)gs;
+    (void)message;
+
+    co->counters.ignored_messages++;
+}
+
+static void on_suspended(struct gen_server *gs, bool suspended)
+{
+    struct coordinator *co = (struct coordinator *)gs;
+
+    if (!suspended)
+        set_timer(co);
+}
+
+static void on_terminated(struct gen_server *gs, struct slice reason)
+{
+    struct coordinator *co = (struct coordinator *)gs;
+
+    if (co->terminated)
+        co->terminated(co->ctx, reason);
+}
+
+static void put_state(struct gen_server *gs, struct buffer *b)
+{
+    status_put((struct coordinator *)gs, b);
+}
+
+static const struct gen_server_callbacks callbacks = {
+    .call = on_call,
+    .cast = on_cast,
+    .info = on_info,
+    .put_state = put_state,
+    .suspended = on_suspended,
+    .terminated = on_terminated,
+};
+
+int coordinator_start(struct coordinator *co, struct node *node, struct nat_cache *cache,
+                      const struct coordinator_options *options)
+{
+    memset(co, 0, sizeof *co);
+    co->node = node;
+    co->cache = cache;
+    co->options = *options;
+    co->timer_at = NEVER;
+    if (RAND_bytes(co->options.nat.hash_key, sizeof co->options.nat.hash_key) != 1)
+        return -EIO;
+    int error = nat_coordinator_create(&co->nat, &co->options.nat);
+    if (error)
+        return error;
+    gen_server_start(&co->server, node, "macula_nat_coordinator", &callbacks);
+    watches_init(&co->watches, node, &co->server.process);
+    mailboxes_init(&co->mailboxes, node, &co->watches);
+    uv_timer_init(node->loop, &co->timer);
+    co->timer.data = co;
+    uv_idle_init(node->loop, &co->listing_turn);
+    co->listing_turn.data = co;
+    set_timer(co);
+    return 0;
+}
+
+void coordinator_close(struct coordinator *co)
+{
+    uv_close((uv_handle_t *)&co->timer, NULL);
+    uv_close((uv_handle_t *)&co->listing_turn, NULL);
+}
+
+void coordinator_free(struct coordinator *co)
+{
+    struct nat_action action;
+
+    listings_free(co);
+    mailboxes_free(&co->mailboxes);
+    while (nat_next_action(co->nat, &action))
+        if (action.type == NAT_RELEASE_WATCHER)
+            watcher_free(action.watcher);
+    nat_coordinator_free(co->nat);
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The process `macula_nat_coordinator`: what macula nodes call, between their terms and the NAT library.
+ *
+ * coordinator.c is the process and its clock, request.c reads requests and waits for their profiles, listing.c answers
+ * get_pending, status.c shows the state. The struct is the caller's; the callbacks of its parts find it through
+ * their first member.
+ */
+#ifndef MACULA_COORDINATOR_H
+#define MACULA_COORDINATOR_H
+
+#include "macula/mailboxes.h"
+#include "macula/nat_cache.h"
+#include "macula_nat.h"
+#include "otp/gen_server.h"
+#include "otp/rpc.h"
+#include "otp/watch.h"
+
+#define COORDINATOR_RANDOM_POOL 4096 /* bytes drawn at once */
+
+struct listing;
+struct lookup;
+
+struct coordinator_options {
+    struct nat_config nat;
+    uint32_t lookup_timeout_ms;
+    uint32_t profile_cache_ttl_ms;
+};
+
+struct coordinator_counters {
+    uint64_t requests;
+    uint64_t unknown_requests; /* calls */
+    uint64_t ignored_messages; /* casts and messages of no known form */
+    uint64_t bad_arguments;
+    uint64_t notified;
+    uint64_t coordinates_delivered, coordinates_undelivered;
+    uint64_t pending_left_out; /* sessions, by the last get_pending */
+};
+
+struct coordinator {
+    struct gen_server server; /* first */
+    struct node *node;
+    struct coordinator_options options;
+    struct coordinator_counters counters;
+    struct nat_coordinator *nat;
+    struct nat_cache *cache;
+    struct lookup *lookup;
+    struct watches watches;
+    struct mailboxes mailboxes;
+    struct listing *listings;
+    uv_idle_t listing_turn;
+    uv_timer_t timer;
+    uint64_t timer_at; /* loop time, ms */
+    uint8_t random[COORDINATOR_RANDOM_POOL];
+    size_t random_left;
+    /* Stops the program when the process ends. */
+    void (*terminated)(void *ctx, struct slice reason);
+    void *ctx;
+};
+
+/* Starts the process. Returns 0 or a negative errno. */
+int coordinator_start(struct coordinator *co, struct node *node, struct nat_cache *cache,
+                      const struct coordinator_options *options);
+/* Stops its timers; the loop must run once more before coordinator_free. */
+void coordinator_close(struct coordinator *co);
+void coordinator_free(struct coordinator *co);
+
+/* The functions of macula_nat_coordinator and macula_nat_cache that rpc may call; its ctx is the coordinator. */
+extern const struct rpc_function api_functions[];
+extern const size_t api_function_count;
+
+/* --- between the files of the process --- */
+
+struct nat_now coordinator_now(void);
+/* Carries out what the library asks for after a call, and sets the timer. */
+void coordinator_act(struct coordinator *co);
+int coordinator_draw(struct coordinator *co, uint8_t out[static NAT_RANDOM_LEN]);
+
+void request_connection(struct coordinator *co, const struct caller *caller, struct cursor args);
+void request_coordinate(struct coordinator *co, struct cursor args);
+void request_report(struct coordinator *co, struct cursor args);
+
+void listing_start(struct coordinator *co, const struct caller *caller);
+void listings_free(struct coordinator *co);
+void on_listing_turn(uv_idle_t *idle);
+
+void status_put(struct coordinator *co, struct buffer *b);
+
+#endif

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "macula/nat_cache.h"
+
+#include "macula/profile_term.h"
+#include "term/term_write.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <time.h>
+#include <utlist.h>
+
+struct nat_cache_entry {
+    struct nat_profile *profile;
+    uint64_t put_at; /* loop time, ms */
+    uint64_t ttl;    /* s */
+    struct nat_cache_entry *prev, *next;
+    UT_hash_handle hh;
+    size_t id_len;
+    uint8_t id[];
+};
+
+static uint64_t now_ms(struct nat_cache *cache)
+{
+    return uv_now(cache->server.process.node->loop);
+}
+
+static uint64_t age_seconds(struct nat_cache *cache, const struct nat_cache_entry *e)
+{
+    return (now_ms(cache) - e->put_at) / 1000;
+}
+
+static void entry_remove(struct nat_cache *cache, struct nat_cache_entry *e)
+{
+    HASH_DEL(cache->by_id, e);
+    DL_DELETE(cache->oldest, e);
+    cache->count--;
+    cache->bytes -= nat_profile_source(e->profile).len;
+    nat_profile_unref(e->profile);
+    free(e);
+}
+
+static struct nat_cache_entry *entry_find(struct nat_cache *cache, struct slice id)
+{
+    struct nat_cache_entry *e;
+
+    HASH_FIND(hh, cache->by_id, id.data, id.len, e);
+    return e;
+}
+
+static void note_change(struct nat_cache *cache, const struct slice *id)
+{
+    if (cache->changed)
+        cache->changed(cache->ctx, id);
+}
+
+struct nat_profile *nat_cache_find(struct nat_cache *cache, struct slice id, bool *stale)
+{
+    struct nat_cache_entry *e = entry_find(cache, id);
+
+    if (!e || age_seconds(cache, e) > e->ttl + NAT_CACHE_STALE_SECONDS)
+        return NULL;
+    *stale = age_seconds(cache, e) > e->ttl;
+    return e->profile;
+}
+
+void nat_cache_sweep(struct nat_cache *cache)
+{
+    struct nat_cache_entry *e, *next;
+
+    DL_FOREACH_SAFE (cache->oldest, e, next)
+        if (age_seconds(cache, e) > e->ttl + NAT_CACHE_STALE_SECONDS)
+            entry_remove(cache, e);
+}
+
+static bool is_full(const struct nat_cache *cache)
+{
+    return cache->count >= NAT_CACHE_MAX_ENTRIES || cache->bytes > NAT_CACHE_MAX_BYTES;
+}
+
+static bool put(struct nat_cache *cache, struct slice id, struct slice map, int64_t ttl)
+{
+    struct nat_profile *profile = NULL;
+    struct buffer dated;
+
+    buffer_init(&dated);
+    profile_put_dated(&dated, map, ttl, (int64_t)time(NULL));
+    int error = dated.overflow ? -1 : profile_from_term(&profile, buffer_slice(&dated));
+    buffer_free(&dated);
+    if (error)
+        return false;
+    struct nat_cache_entry *e = malloc(sizeof *e + id.len);
+    if (!e) {
+        nat_profile_unref(profile);
+        return false;
+    }
+    struct nat_cache_entry *old = entry_find(cache, id);
+    if (old)
+        entry_remove(cache, old);
+    while (cache->oldest && is_full(cache)) {
+        entry_remove(cache, cache->oldest);
+        cache->evictions++;
+    }
+    e->profile = profile;
+    e->put_at = now_ms(cache);
+    e->ttl = (uint64_t)ttl;
+    e->id_len = id.len;
+    memcpy(e->id, id.data, id.len);
+    HASH_ADD(hh, cache->by_id, id, e->id_len, e);
+    DL_APPEND(cache->oldest, e);
+    cache->count++;
+    cache->bytes += nat_profile_source(profile).len;
+    note_change(cache, &id);
+    return true;
+}
+
+/* --- the process --- */
+
+static void reply_get(struct nat_cache *cache, const struct caller *caller, struct slice id)
+{
+    bool stale;
+    struct nat_profile *profile = nat_cache_find(cache, id, &stale);
+    struct reply reply;
+
+    if (!profile) {
+        cache->misses++;
+        reply_atom(caller, "not_found");
+        return;
+    }
+    cache->hits++;
+    if (!reply_open(&reply, caller))
+        return;
+    term_put_tuple(reply.out, 3);
+    term_put_atom(reply.out, "ok");
+    profile_put(reply.out, profile);
+    term_put_atom(reply.out, stale ? "stale" : "fresh");
+    reply_close(&reply);
+}
+
+static void put_count(struct buffer *b, const char *key, uint64_t count)
+{
+    term_put_atom(b, key);
+    term_put_int(b, (int64_t)count);
+}
+
+static void put_stats(struct gen_server *gs, struct buffer *b)
+{
+    struct nat_cache *cache = (struct nat_cache *)gs;
+    uint64_t total = cache->hits + cache->misses;
+
+    term_put_map(b, 6);
+    put_count(b, "size", cache->count);
+    put_count(b, "max_entries", NAT_CACHE_MAX_ENTRIES);
+    put_count(b, "hits", cache->hits);
+    put_count(b, "misses", cache->misses);
+    put_count(b, "evictions", cache->evictions);
+    term_put_atom(b, "hit_rate");
+    term_put_float(b, total ? (double)cache->hits / (double)total : 0.0);
+}
+
+static void on_call(struct gen_server *gs, const struct caller *caller, struct slice request)
+{
+    struct nat_cache *cache = (struct nat_cache *)gs;
+    struct cursor c = cursor_of(request);
+    struct slice id;
+    struct reply reply;
+
+    if (cursor_is_atom(&c, "stats")) {
+        if (!reply_open(&reply, caller))
+            return;
+        put_stats(gs, reply.out);
+        reply_close(&reply);
+    } else if (cursor_tuple(&c, 2) && cursor_is_atom(&c, "get") && cursor_binary(&c, &id)) {
+        reply_get(cache, caller, id);
+    } else if (reply_open(&reply, caller)) {
+        term_put_atoms(reply.out, 2, "error", "unknown_request");
+        reply_close(&reply);
+    }
+}
+
+static void clear(struct nat_cache *cache)
+{
+    while (cache->oldest)
+        entry_remove(cache, cache->oldest);
+    cache->hits = cache->misses = cache->evictions = 0;
+    note_change(cache, NULL);
+}
+
+static void on_cast(struct gen_server *gs, struct slice request)
+{
+    struct nat_cache *cache = (struct nat_cache *)gs;
+    struct cursor c = cursor_of(request);
+    struct slice id, map;
+    int64_t ttl;
+    int arity;
+
+    if (cursor_is_atom(&c, "clear")) {
+        clear(cache);
+        return;
+    }
+    if (!cursor_any_tuple(&c, &arity))
+        return;
+    if (arity == 2 && cursor_is_atom(&c, "invalidate") && cursor_binary(&c, &id)) {
+        struct nat_cache_entry *e = entry_find(cache, id);
+        if (e)
+            entry_remove(cache, e);
+        note_change(cache, &id);
+    } else if (arity == 4 && cursor_is_atom(&c, "put")) {
+        bool ok = cursor_binary(&c, &id) && id.len <= NAT_ID_MAX &&
+                  cursor_term(&c, &map) && cursor_int(&c, &ttl) && ttl > 0 && ttl <= UINT32_MAX &&
+                  put(cache, id, map, ttl);
+        if (!ok) {
+            cache->refused++;
+            node_log(gs->process.node, LOG_WARNING, "cache", "macula_nat_cache",
+                     "a put that is not an id, a profile and a TTL was ignored");
+        }
+    }
+}
+
+static void on_info(struct gen_server *gs, struct slice message)
+{
+    (void)gs;
+    (void)message;
+}
+
+static void on_terminated(struct gen_server *gs, struct slice reason)
+{
+    struct nat_cache *cache = (struct nat_cache *)gs;
+
+    if (cache->terminated)
+        cache->terminated(cache->ctx, reason);
+}
+
+static const struct gen_server_callbacks callbacks = {
+    .call = on_call,
+    .cast = on_cast,
+    .info = on_info,
+    .put_state = put_stats,
+    .terminated = on_terminated,
+};
+
+void nat_cache_start(struct nat_cache *cache, struct node *node)
+{
+    memset(cache, 0, sizeof *cache);
+    gen_server_start(&cache->server, node, "macula_nat_cache", &callbacks);
+}
+
+void nat_cache_free(struct nat_cache *cache)
+{
+    cache->changed = NULL;
+    clear(cache);
+}

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "macula/coordinator.h"
+
+#include "macula/lookup.h"
+#include "macula/profile_term.h"
+#include "macula/session_term.h"
+#include "macula/watcher.h"
+#include "term/tags.h"
+#include "term/term_write.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+/* A request whose arguments have been read. The slices point into the message. */
+struct arguments {
+    struct nat_request request;
+    bool is_coordinate; /* coordinate_punch has an option of its own */
+    bool has_session_id;
+    struct nat_bytes session_id;
+    struct pid watcher;
+    bool has_watcher;
+};
+
+static bool read_id(struct cursor *c, struct nat_bytes *id)
+{
+    struct slice bytes;
+
+    if (!cursor_binary(c, &bytes))
+        return false;
+    *id = nat_bytes_of(bytes);
+    return true;
+}
+
+/* A whole number from `least` up; what is larger than the library counts is as good as endless. */
+static bool read_count(struct cursor *c, uint32_t least, uint32_t *count)
+{
+    int64_t value;
+    uint8_t tag = cursor_tag(c);
+
+    if (!cursor_int(c, &value)) {
+        /* Sign byte behind the length: 0 is positive. */
+        const uint8_t *p = (const uint8_t *)c->data + c->at;
+        if ((tag != TAG_SMALL_BIG || p[2] != 0) && (tag != TAG_LARGE_BIG || p[5] != 0))
+            return false;
+        value = INT64_MAX;
+    }
+    if (value < (int64_t)least)
+        return false;
+    *count = value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+    return true;
+}
+
+/* Reads one option; false if its value is of another type than the option's. Unknown keys pass. */
+static bool read_option(struct arguments *args, struct slice key, struct cursor value)
+{
+    struct nat_options *o = &args->request.options;
+
+    if (slice_is(key, "max_punch_attempts"))
+        return read_count(&value, 0, &o->max_punch_attempts);
+    if (slice_is(key, "punch_timeout_ms"))
+        return read_count(&value, 1, &o->punch_timeout_ms);
+    if (slice_is(key, "allow_relay"))
+        return cursor_bool(&value, &o->allow_relay);
+    if (slice_is(key, "notify"))
+        return args->has_watcher = cursor_pid(&value, &args->watcher);
+    if (args->is_coordinate && slice_is(key, "session_id")) {
+        args->has_session_id = true;
+        return read_id(&value, &args->session_id) && args->session_id.len > 0 &&
+               args->session_id.len <= NAT_ID_MAX;
+    }
+    return true;
+}
+
+/* Reads the options; `bad` names the one whose value is wrong, or `opts` if it is no map. */
+static bool read_options(struct arguments *args, struct cursor *c, struct slice *bad)
+{
+    int pairs;
+
+    *bad = slice_of("opts");
+    if (!cursor_map(c, &pairs))
+        return false;
+    for (int i = 0; i < pairs; i++) {
+        struct slice key, value;
+        bool named = cursor_atom(c, &key);
+        if ((!named && !cursor_term(c, &key)) || !cursor_term(c, &value))
+            return false;
+        if (named && !read_option(args, key, cursor_of(value))) {
+            *bad = key;
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool read_arguments(struct coordinator *co, struct arguments *args, bool is_coordinate,
+                           struct cursor *c, struct slice *bad)
+{
+    memset(args, 0, sizeof *args);
+    args->is_coordinate = is_coordinate;
+    nat_options_init(co->nat, &args->request.options);
+    *bad = slice_of("initiator_id");
+    if (!read_id(c, &args->request.initiator_id))
+        return false;
+    *bad = slice_of("target_id");
+    if (!read_id(c, &args->request.target_id)) {
+        /* The first that is wrong is named: is the initiator's id too long already? */
+        if (args->request.initiator_id.len > NAT_ID_MAX)
+            *bad = slice_of("initiator_id");
+        return false;
+    }
+    switch (nat_request_check(&args->request)) {
+    case NAT_ARGUMENT_INITIATOR_ID:
+        *bad = slice_of("initiator_id");
+        return false;
+    case NAT_ARGUMENT_TARGET_ID:
+        return false;
+    case NAT_ARGUMENT_PUNCH_TIMEOUT:
+    case NAT_ARGUMENT_NONE:
+        break;
+    }
+    return read_options(args, c, bad);
+}
+
+/* --- waiting for both profiles --- */
+
+/* A request that waits for profiles. It owns copies of all that it needs. */
+struct waiting {
+    struct coordinator *co;
+    struct caller *caller; /* NULL: coordinate_punch */
+    struct arguments args;
+    struct lookup_waiter lookups[2];
+    unsigned left;
+    uint8_t bytes[];
+};
+
+static void reply_error(const struct caller *caller, const char *reason)
+{
+    struct reply reply;
+
+    if (!reply_open(&reply, caller))
+        return;
+    term_put_atoms(reply.out, 2, "error", reason);
+    reply_close(&reply);
+}
+
+static void reply_session(const struct caller *caller, const struct nat_session_view *session)
+{
+    struct reply reply;
+
+    if (!reply_open(&reply, caller))
+        return;
+    term_put_tuple(reply.out, 3);
+    term_put_atom(reply.out, "ok");
+    term_put_atom(reply.out, strategy_name(session->strategy));
+    term_put_binary(reply.out, slice_of_nat(session->session_id));
+    reply_close(&reply);
+}
+
+/* Gives the library its token for the process to be notified; the library gives it back when it fails, too. */
+static bool add_watcher(struct arguments *args)
+{
+    struct nat_options *o = &args->request.options;
+
+    if (!args->has_watcher)
+        return true;
+    o->watcher = watcher_token(&args->watcher);
+    o->has_watcher = o->watcher != 0;
+    return o->has_watcher;
+}
+
+static void drop_watcher(struct arguments *args)
+{
+    if (args->request.options.has_watcher)
+        watcher_free(args->request.options.watcher);
+    args->request.options.has_watcher = false;
+}
+
+static int draw_and_request(struct coordinator *co, struct arguments *args,
+                            struct nat_session_view *session)
+{
+    int error;
+
+    do {
+        error = coordinator_draw(co, args->request.random);
+        if (error == 0)
+            error = nat_request(co->nat, coordinator_now(), &args->request, session);
+    } while (error == -EEXIST);
+    return error;
+}
+
+static void finish_request(struct coordinator *co, const struct caller *caller,
+                           struct arguments *args)
+{
+    struct nat_session_view session;
+    int error = add_watcher(args) ? draw_and_request(co, args, &session) : -ENOMEM;
+
+    if (error)
+        drop_watcher(args);
+    switch (error) {
+    case 0:
+        reply_session(caller, &session);
+        break;
+    case -ENETUNREACH:
+        reply_error(caller, "relay_required");
+        break;
+    default:
+        reply_error(caller, "overloaded");
+    }
+    coordinator_act(co);
+}
+
+static void note_ignored(struct coordinator *co, const char *what, int error)
+{
+    const char *why = error == -ENOENT   ? "no such session"
+                      : error == -ESTALE ? "the session has ended"
+                      : error == -EACCES ? "the session is one of other peers"
+                      : error == -EINVAL ? "bad arguments"
+                                         : "no room";
+
+    node_log(co->node, LOG_WARNING, what, "macula_nat_coordinator", "%s ignored: %s", what, why);
+}
+
+static void finish_coordinate(struct coordinator *co, struct arguments *args)
+{
+    int error = add_watcher(args) ? 0 : -ENOMEM;
+
+    while (error == 0) {
+        error = coordinator_draw(co, args->request.random);
+        if (error == 0)
+            error = nat_coordinate(co->nat, coordinator_now(), &args->request,
+                                   args->has_session_id ? &args->session_id : NULL);
+        if (error != -EEXIST)
+            break;
+        error = 0;
+    }
+    if (error) {
+        drop_watcher(args);
+        note_ignored(co, "coordinate_punch", error);
+    }
+    coordinator_act(co);
+}
+
+static void finish(struct coordinator *co, const struct caller *caller, struct arguments *args)
+{
+    if (caller)
+        finish_request(co, caller, args);
+    else
+        finish_coordinate(co, args);
+}
+
+static void look_up_and_finish(struct coordinator *co, const struct caller *caller,
+                               struct arguments *args)
+{
+    lookup_profile(co, slice_of_nat(args->request.initiator_id), &args->request.initiator_profile);
+    lookup_profile(co, slice_of_nat(args->request.target_id), &args->request.target_profile);
+    finish(co, caller, args);
+}
+
+/* --- the requests --- */
+
+static void reply_bad_argument(struct coordinator *co, const struct caller *caller,
+                               struct slice which)
+{
+    struct reply reply;
+
+    co->counters.bad_arguments++;
+    if (!reply_open(&reply, caller))
+        return;
+    term_put_tuple(reply.out, 2);
+    term_put_atom(reply.out, "error");
+    term_put_tuple(reply.out, 2);
+    term_put_atom(reply.out, "bad_argument");
+    term_put_atom_slice(reply.out, which);
+    reply_close(&reply);
+}
+
+void request_connection(struct coordinator *co, const struct caller *caller, struct cursor args)
+{
+    struct arguments arguments;
+    struct slice bad;
+
+    co->counters.requests++;
+    if (!read_arguments(co, &arguments, false, &args, &bad)) {
+        reply_bad_argument(co, caller, bad);
+        return;
+    }
+    look_up_and_finish(co, caller, &arguments);
+}
+
+void request_coordinate(struct coordinator *co, struct cursor args)
+{
+    struct arguments arguments;
+    struct slice bad;
+
+    if (!read_arguments(co, &arguments, true, &args, &bad)) {
+        co->counters.bad_arguments++;
+        note_ignored(co, "coordinate_punch", -EINVAL);
+        return;
+    }
+    look_up_and_finish(co, NULL, &arguments);
+}
+
+void request_report(struct coordinator *co, struct cursor args)
+{
+    struct nat_bytes session_id, reporter_id;
+    enum nat_report report = NAT_REPORT_OTHER;
+
+    if (!read_id(&args, &session_id) || !read_id(&args, &reporter_id)) {
+        co->counters.bad_arguments++;
+        note_ignored(co, "report_result", -EINVAL);
+        return;
+    }
+    if (cursor_is_atom(&args, "success"))
+        report = NAT_REPORT_SUCCESS;
+    else if (cursor_is_atom(&args, "failure"))
+        report = NAT_REPORT_FAILURE;
+    int error = nat_report(co->nat, coordinator_now(), session_id, reporter_id, report);
+    if (error)
+        note_ignored(co, "report_result", error);
+    coordinator_act(co);
+}

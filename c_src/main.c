@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Arguments, signals, wiring, exit status. */
+#include "cookie.h"
+#include "dist/node.h"
+#include "log.h"
+#include "macula/coordinator.h"
+#include "otp/net_kernel.h"
+#include "otp/rpc.h"
+#include "term/cursor.h"
+
+#include "options.h"
+
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+struct program {
+    struct options options;
+    uv_loop_t loop;
+    struct node node;
+    struct nat_cache cache;
+    struct coordinator coordinator;
+    struct gen_server net_kernel;
+    struct rpc rpc;
+    uv_signal_t signals[2];
+    uv_timer_t minute;
+    uv_pipe_t input;
+    bool has_input;
+    bool is_stopping;
+    int status;
+};
+
+static void program_stop(struct program *p, int status)
+{
+    if (p->is_stopping)
+        return;
+    p->is_stopping = true;
+    p->status = status;
+    gen_server_stop(&p->coordinator.server, "shutdown");
+    gen_server_stop(&p->cache.server, "shutdown");
+    gen_server_stop(&p->rpc.rex, "shutdown");
+    gen_server_stop(&p->net_kernel, "shutdown");
+    coordinator_close(&p->coordinator);
+    uv_close((uv_handle_t *)&p->minute, NULL);
+    for (int i = 0; i < 2; i++)
+        uv_close((uv_handle_t *)&p->signals[i], NULL);
+    if (p->has_input)
+        uv_close((uv_handle_t *)&p->input, NULL);
+    node_stop(&p->node);
+}
+
+/* --- hooks --- */
+
+static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *text)
+{
+    (void)ctx;
+    log_event(level, kind, peer, text);
+}
+
+static void on_spawn(void *ctx, const struct spawn_request *request)
+{
+    struct program *p = ctx;
+
+    rpc_take_spawn(&p->rpc, request);
+}
+
+static void on_up(void *ctx, struct connection *c)
+{
+    (void)ctx;
+    (void)c;
+}
+
+static void on_down(void *ctx, struct connection *c)
+{
+    (void)ctx;
+    watches_take_connection_down(c);
+}
+
+static void on_monitor_exit(void *ctx, struct connection *c, const struct control *control)
+{
+    struct program *p = ctx;
+
+    watches_take_exit(&p->coordinator.watches, c, control);
+}
+
+static void on_ready(void *ctx, int port)
+{
+    struct program *p = ctx;
+
+    log_eventf(LOG_NOTICE, "start", NULL, "%s serves calls at port %d", p->node.name, port);
+    printf("ready %s %d\n", p->node.name, port);
+    fflush(stdout);
+}
+
+static void on_failed(void *ctx, const char *why)
+{
+    log_event(LOG_ERR, "start", NULL, why);
+    program_stop(ctx, EX_UNAVAILABLE);
+}
+
+/* A process ended that this program exists for: by itself in order, or because somebody ended it. */
+static void on_terminated(void *ctx, struct slice reason)
+{
+    struct program *p = ctx;
+    struct cursor c = cursor_of(reason);
+    bool in_order = cursor_is_atom(&c, "normal") || cursor_is_atom(&c, "shutdown");
+
+    if (p->is_stopping)
+        return;
+    log_event(in_order ? LOG_NOTICE : LOG_ERR, "stop", NULL,
+              in_order ? "ended by request of another node" : "ended by an exit of another node");
+    program_stop(p, in_order ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    log_eventf(LOG_NOTICE, "stop", NULL, "ended by signal %d", number);
+    program_stop(handle->data, EXIT_SUCCESS);
+}
+
+static void on_minute(uv_timer_t *timer)
+{
+    struct program *p = timer->data;
+
+    nat_cache_sweep(&p->cache);
+}
+
+static void on_input_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    static char ignored[256];
+    (void)handle;
+    (void)suggested;
+
+    *buf = uv_buf_init(ignored, sizeof ignored);
+}
+
+static void on_input(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
+{
+    (void)buf;
+
+    if (nread < 0) {
+        log_event(LOG_NOTICE, "stop", NULL, "ended by the end of standard input");
+        program_stop(stream->data, EXIT_SUCCESS);
+    }
+}
+
+/* --- start --- */
+
+static int watch_input(struct program *p)
+{
+    int error = uv_pipe_init(&p->loop, &p->input, 0);
+
+    if (error)
+        return error;
+    p->has_input = true;
+    p->input.data = p;
+    if ((error = uv_pipe_open(&p->input, 0)) != 0)
+        return error;
+    return uv_read_start((uv_stream_t *)&p->input, on_input_alloc, on_input);
+}
+
+static void watch_signals(struct program *p)
+{
+    static const int numbers[2] = {SIGTERM, SIGINT};
+
+    signal(SIGPIPE, SIG_IGN);
+    for (int i = 0; i < 2; i++) {
+        uv_signal_init(&p->loop, &p->signals[i]);
+        p->signals[i].data = p;
+        uv_signal_start(&p->signals[i], on_signal, numbers[i]);
+    }
+}
+
+static struct coordinator_options coordinator_settings(const struct options *o)
+{
+    struct coordinator_options settings = {
+        .lookup_timeout_ms = o->lookup_timeout_ms,
+        .profile_cache_ttl_ms = o->profile_cache_ttl_ms,
+    };
+
+    nat_config_init(&settings.nat);
+    settings.nat.rules = o->rules_v0_14_3 ? NAT_RULES_V0_14_3 : NAT_RULES_DOCUMENTED;
+    settings.nat.max_punch_attempts = o->max_punch_attempts;
+    settings.nat.punch_timeout_ms = o->punch_timeout_ms;
+    settings.nat.coordination_delay_ms = o->coordination_delay_ms;
+    settings.nat.session_ttl_ms = (uint64_t)o->session_ttl_s * 1000;
+    settings.nat.max_sessions = o->max_sessions;
+    return settings;
+}
+
+/* Copies the cookie to where the handshake finds it and wipes it here. */
+static int init_node(struct program *p, char cookie[static COOKIE_SIZE])
+{
+    const struct options *o = &p->options;
+    struct sockaddr_in any;
+
+    uv_ip4_addr("0.0.0.0", (int)o->port, &any);
+    struct node_config config = {
+        .loop = &p->loop,
+        .name = o->node_name,
+        .cookie = slice_of(cookie),
+        .listen = o->listen.ss_family == AF_UNSPEC ? (const struct sockaddr *)&any
+                                                   : (const struct sockaddr *)&o->listen,
+        .hooks = {p, on_log, on_spawn, on_up, on_down, on_monitor_exit, on_ready, on_failed},
+    };
+    int error = node_init(&p->node, &config);
+    OPENSSL_cleanse(cookie, COOKIE_SIZE);
+    for (size_t i = 0; error == 0 && i < o->connect_count; i++)
+        error = node_connect(&p->node, o->connect[i]);
+    return error;
+}
+
+static int start_processes(struct program *p)
+{
+    struct coordinator_options settings = coordinator_settings(&p->options);
+
+    net_kernel_start(&p->net_kernel, &p->node);
+    nat_cache_start(&p->cache, &p->node);
+    p->cache.terminated = on_terminated;
+    p->cache.ctx = p;
+    int error = coordinator_start(&p->coordinator, &p->node, &p->cache, &settings);
+    if (error)
+        return error;
+    p->coordinator.terminated = on_terminated;
+    p->coordinator.ctx = p;
+    rpc_start(&p->rpc, &p->node, api_functions, api_function_count, &p->coordinator);
+    uv_timer_init(&p->loop, &p->minute);
+    p->minute.data = p;
+    uv_timer_start(&p->minute, on_minute, 60000, 60000);
+    return 0;
+}
+
+static int run(struct program *p, char cookie[static COOKIE_SIZE])
+{
+    int error = uv_loop_init(&p->loop);
+
+    if (error == 0)
+        error = init_node(p, cookie);
+    if (error == 0)
+        error = start_processes(p);
+    if (error) {
+        log_eventf(LOG_ERR, "start", NULL, "cannot start: %s", uv_strerror(error));
+        return EX_OSERR;
+    }
+    watch_signals(p);
+    error = node_start(&p->node);
+    if (error) {
+        log_eventf(LOG_ERR, "start", NULL, "cannot listen: %s", uv_strerror(error));
+        program_stop(p, EX_UNAVAILABLE);
+    } else if (p->options.exit_on_stdin_eof && (error = watch_input(p)) != 0) {
+        log_eventf(LOG_ERR, "start", NULL, "cannot read standard input: %s", uv_strerror(error));
+        program_stop(p, EX_OSERR);
+    }
+    uv_run(&p->loop, UV_RUN_DEFAULT);
+    coordinator_free(&p->coordinator);
+    nat_cache_free(&p->cache);
+    node_free(&p->node);
+    uv_loop_close(&p->loop);
+    return p->status;
+}
+
+int main(int argc, char **argv)
+{
+    static struct program program;
+    char error[OPTIONS_ERROR_SIZE];
+    char cookie[COOKIE_SIZE];
+
+    switch (options_parse(&program.options, argc, argv, error, sizeof error)) {
+    case 0:
+        break;
+    case OPTIONS_ASKED_HELP:
+        options_print_help(stdout);
+        return EXIT_SUCCESS;
+    case OPTIONS_ASKED_VERSION:
+        printf("macula_nat_cnode %s\n", MACULA_NAT_CNODE_VERSION);
+        return EXIT_SUCCESS;
+    default:
+        fprintf(stderr, "macula_nat_cnode: %s\n", error);
+        return EX_USAGE;
+    }
+    log_init(program.options.log_level);
+    int status = EX_NOPERM;
+    if (cookie_load(cookie, program.options.cookie_file, error, sizeof error) == 0)
+        status = run(&program, cookie);
+    else
+        fprintf(stderr, "macula_nat_cnode: %s\n", error);
+    options_free(&program.options);
+    log_free();
+    return status;
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nat/nat_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void nat_config_init(struct nat_config *config)
+{
+    *config = (struct nat_config){
+        .rules = NAT_RULES_DOCUMENTED,
+        .max_punch_attempts = 3,
+        .punch_timeout_ms = 5000,
+        .coordination_delay_ms = 100,
+        .session_ttl_ms = 300000,
+        .max_sessions = 1000000,
+    };
+}
+
+int nat_coordinator_create(struct nat_coordinator **out, const struct nat_config *config)
+{
+    struct nat_coordinator *c;
+
+    if (config->punch_timeout_ms == 0)
+        return -EINVAL;
+    c = calloc(1, sizeof *c);
+    if (c == NULL)
+        return -ENOMEM;
+    c->config = *config;
+    for (int i = 0; i < NAT_TIMERS; i++)
+        c->timers[i].place = NAT_PLACE_TIMER;
+    c->sweep_at = NAT_NO_DEADLINE;
+    *out = c;
+    return 0;
+}
+
+static void drop_watchers(struct nat_session *session)
+{
+    struct nat_watcher *watcher, *next;
+
+    LL_FOREACH_SAFE (session->watchers, watcher, next)
+        free(watcher);
+    session->watchers = NULL;
+    session->watcher_count = 0;
+}
+
+void nat_coordinator_free(struct nat_coordinator *c)
+{
+    if (c == NULL)
+        return;
+    nat_queue_free(c);
+    while (c->live != NULL) {
+        drop_watchers(c->live);
+        nat_session_drop(c, c->live);
+    }
+    while (c->ended != NULL)
+        nat_session_drop(c, c->ended);
+    for (int i = 0; i < NAT_TIMERS; i++)
+        free(c->timers[i].entries);
+    free(c);
+}
+
+void nat_options_init(const struct nat_coordinator *c, struct nat_options *options)
+{
+    *options = (struct nat_options){
+        .max_punch_attempts = c->config.max_punch_attempts,
+        .punch_timeout_ms = c->config.punch_timeout_ms,
+        .allow_relay = true,
+    };
+}
+
+enum nat_argument nat_request_check(const struct nat_request *request)
+{
+    struct nat_bytes a = request->initiator_id, b = request->target_id;
+
+    if (a.len > NAT_ID_MAX)
+        return NAT_ARGUMENT_INITIATOR_ID;
+    if (b.len > NAT_ID_MAX)
+        return NAT_ARGUMENT_TARGET_ID;
+    if (a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0))
+        return NAT_ARGUMENT_TARGET_ID;
+    if (request->options.punch_timeout_ms == 0)
+        return NAT_ARGUMENT_PUNCH_TIMEOUT;
+    return NAT_ARGUMENT_NONE;
+}
+
+/*
+ * Drops pending sessions, the oldest first, until no more live than may. The caller of such a one
+ * has long been answered, and most likely nobody will ever report on it.
+ */
+static void evict(struct nat_coordinator *c)
+{
+    while (nat_live_count(c) > c->config.max_sessions && c->pending != NULL) {
+        if (nat_session_prepare(c, c->pending) < 0)
+            return;
+        nat_session_drop(c, c->pending);
+        c->counters.evicted++;
+    }
+}
+
+/* Opens a session with the strategy, and sends a hole punch on its way. */
+static int open_session(struct nat_coordinator *c, struct nat_now now,
+                        const struct nat_request *request, const struct nat_bytes *id,
+                        struct nat_pair *pair, uint8_t first, enum nat_strategy strategy,
+                        struct nat_session **out)
+{
+    struct nat_session *session;
+    int status;
+
+    if (nat_live_count(c) >= c->config.max_sessions && c->pending == NULL)
+        return -ENOBUFS;
+    status = nat_session_create(c, now, request, id, pair, first, &session);
+    if (status < 0)
+        return status;
+    status = nat_session_prepare(c, session);
+    if (status == 0)
+        status = nat_session_watch(c, session, &request->options);
+    if (status < 0) {
+        nat_session_drop(c, session);
+        return status;
+    }
+    session->strategy = (uint8_t)strategy;
+    nat_queue_notify(c, session);
+    if (strategy == NAT_HOLE_PUNCH) {
+        nat_machine_coordinate(c, now, session);
+        nat_queue_notify(c, session);
+    }
+    if (c->sweep_at == NAT_NO_DEADLINE)
+        c->sweep_at = now.monotonic_ms + NAT_SWEEP_MS;
+    evict(c);
+    *out = session;
+    return 0;
+}
+
+static int join(struct nat_coordinator *c, struct nat_session *session,
+                const struct nat_request *request)
+{
+    int status = nat_session_prepare(c, session);
+
+    if (status == 0)
+        status = nat_session_watch(c, session, &request->options);
+    if (status < 0)
+        return status;
+    c->counters.joins++;
+    return 0;
+}
+
+static int request_new(struct nat_coordinator *c, struct nat_now now,
+                       const struct nat_request *request, struct nat_pair *pair, uint8_t first,
+                       struct nat_session **session)
+{
+    enum nat_strategy strategy =
+        nat_strategy_choose(c->config.rules, request->initiator_profile, request->target_profile);
+    int status;
+
+    if (strategy == NAT_RELAY && !request->options.allow_relay) {
+        c->counters.relay_refused++;
+        return -ENETUNREACH;
+    }
+    status = open_session(c, now, request, NULL, pair, first, strategy, session);
+    c->counters.overloaded += status == -ENOBUFS;
+    return status;
+}
+
+int nat_request(struct nat_coordinator *c, struct nat_now now, const struct nat_request *request,
+                struct nat_session_view *view)
+{
+    const struct nat_heap *opposite;
+    struct nat_session *session;
+    struct nat_pair *pair;
+    uint8_t first;
+    int status;
+
+    if (nat_request_check(request) != NAT_ARGUMENT_NONE) {
+        c->counters.requests_bad++;
+        return -EINVAL;
+    }
+    pair = nat_pair_get(c, request->initiator_id, request->target_id, &first);
+    if (pair == NULL)
+        return -ENOMEM;
+    opposite = &pair->punches[!first];
+    if (opposite->count > 0) {
+        session = opposite->entries[0].session;
+        status = join(c, session, request);
+    } else {
+        status = request_new(c, now, request, pair, first, &session);
+    }
+    nat_pair_unref(c, pair);
+    if (status < 0)
+        return status;
+    nat_session_show(session, view);
+    c->counters.answers[session->strategy]++;
+    return 0;
+}
+
+/* Replaces a profile by a newer one. */
+static void renew_profile(struct nat_session *session, enum nat_role role,
+                          struct nat_profile *profile)
+{
+    if (profile == NULL)
+        return;
+    nat_profile_ref(profile);
+    nat_profile_unref(session->profiles[role]);
+    session->profiles[role] = profile;
+}
+
+static bool is_id(const struct nat_peer *peer, struct nat_bytes id)
+{
+    return peer->hh.keylen == id.len && (id.len == 0 || memcmp(peer->id, id.data, id.len) == 0);
+}
+
+static int restart(struct nat_coordinator *c, struct nat_now now, struct nat_session *session,
+                   const struct nat_request *request)
+{
+    const struct nat_peer *initiator = nat_session_peer(session, NAT_INITIATOR);
+    const struct nat_peer *target = nat_session_peer(session, NAT_TARGET);
+    bool same = is_id(initiator, request->initiator_id) && is_id(target, request->target_id);
+    bool swapped = is_id(initiator, request->target_id) && is_id(target, request->initiator_id);
+    bool was_coordinating = session->state == NAT_COORDINATING;
+    int status;
+
+    if (!nat_session_is_live(session)) {
+        c->counters.coordinates_ended++;
+        return -ESTALE;
+    }
+    if (!same && !swapped) {
+        c->counters.coordinates_foreign++;
+        return -EACCES;
+    }
+    status = nat_session_prepare(c, session);
+    if (status == 0)
+        status = nat_session_watch(c, session, &request->options);
+    if (status < 0)
+        return status;
+    renew_profile(session, swapped ? NAT_TARGET : NAT_INITIATOR, request->initiator_profile);
+    renew_profile(session, swapped ? NAT_INITIATOR : NAT_TARGET, request->target_profile);
+    for (int i = 0; i < NAT_REPORTERS; i++)
+        session->failures[i] = session->attempts;
+    nat_machine_coordinate(c, now, session);
+    if (!was_coordinating)
+        nat_queue_notify(c, session);
+    c->counters.coordinates_restarted++;
+    return 0;
+}
+
+int nat_coordinate(struct nat_coordinator *c, struct nat_now now, const struct nat_request *request,
+                   const struct nat_bytes *session_id)
+{
+    struct nat_session *session = NULL;
+    struct nat_pair *pair;
+    uint8_t first;
+    int status;
+
+    if (nat_request_check(request) != NAT_ARGUMENT_NONE ||
+        (session_id != NULL && (session_id->len == 0 || session_id->len > NAT_ID_MAX))) {
+        c->counters.coordinates_bad++;
+        return -EINVAL;
+    }
+    if (session_id != NULL)
+        session = nat_session_lookup(c, *session_id);
+    if (session != NULL)
+        return restart(c, now, session, request);
+    pair = nat_pair_get(c, request->initiator_id, request->target_id, &first);
+    if (pair == NULL)
+        return -ENOMEM;
+    status = open_session(c, now, request, session_id, pair, first, NAT_HOLE_PUNCH, &session);
+    nat_pair_unref(c, pair);
+    c->counters.coordinates_made += status == 0;
+    c->counters.coordinates_overloaded += status == -ENOBUFS;
+    return status;
+}
+
+int nat_session_find(struct nat_coordinator *c, struct nat_bytes session_id,
+                     struct nat_session_view *view)
+{
+    const struct nat_session *session = nat_session_lookup(c, session_id);
+
+    if (session == NULL)
+        return -ENOENT;
+    nat_session_show(session, view);
+    return 0;
+}
+
+const struct nat_counters *nat_counters(const struct nat_coordinator *c)
+{
+    return &c->counters;
+}

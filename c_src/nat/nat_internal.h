@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The inside of the coordinator, for the files of this folder only.
+ *
+ * Who owns what: the table owns each session until it is dropped; queued actions hold references,
+ * so a session may outlive its place in the table by the time it takes to empty the queue. A
+ * session owns a reference to its pair and, while it lives, to two profiles; a pair owns references
+ * to its two peers. What nobody refers to is freed at once.
+ *
+ * Where a session is: in the table by its id; in `live` (newest first) or `ended` (oldest first);
+ * while NAT_PENDING in `pending` (oldest first); while NAT_COORDINATING or NAT_EXECUTING in one
+ * heap of timers and in the heap of its pair that finds the newest punch of one direction. Strategy
+ * NAT_HOLE_PUNCH and these two states go together.
+ *
+ * Nothing half done: a call that changes a session first makes sure (nat_session_prepare) that all
+ * memory it may need is there, so that no transition can fail in the middle.
+ */
+#ifndef NAT_INTERNAL_H
+#define NAT_INTERNAL_H
+
+#include "macula_nat.h"
+
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+#include <utlist.h>
+
+struct nat_session;
+
+/*
+ * Every table is split into shards by the top bits of the hash, each a uthash table of its own. A
+ * uthash table grows by moving all of its items at once, which for a million would stop everyone
+ * for tens of milliseconds, and it gives its buckets back only when it is empty.
+ */
+#define NAT_SHARDS      256u
+#define NAT_SHARD(hash) ((hash) >> 24)
+
+/* Keyed (SipHash-1-3), for whoever can choose ids must not be able to choose collisions. */
+uint32_t nat_hash(const uint8_t key[16], const void *data, size_t len);
+
+/* ---- Heaps of sessions ---- */
+
+/* Which of a session's places a heap keeps up to date. */
+enum nat_place {
+    NAT_PLACE_TIMER,
+    NAT_PLACE_PAIR,
+};
+#define NAT_PLACES   2
+#define NAT_NO_PLACE UINT32_MAX
+
+struct nat_heap_entry {
+    uint64_t key;
+    struct nat_session *session;
+};
+
+/* The smallest key is on top. Four children to a node: they share a cache line. All zero but
+ * `place` is empty. */
+struct nat_heap {
+    struct nat_heap_entry *entries;
+    uint32_t count;
+    uint32_t capacity : 31;
+    uint32_t place : 1; /* enum nat_place */
+};
+
+/* Makes room for one more, so that the next push cannot fail. Errors: -ENOMEM. */
+int nat_heap_reserve(struct nat_heap *heap);
+
+/* Adds a session, for which there is room. */
+void nat_heap_push(struct nat_heap *heap, uint64_t key, struct nat_session *session);
+
+/*
+ * Takes out a session, which may be in it or not, and gives memory back when little is left. There
+ * is room for one push afterwards.
+ */
+void nat_heap_remove(struct nat_heap *heap, struct nat_session *session);
+
+/* ---- Peers and pairs ---- */
+
+struct nat_peer {
+    UT_hash_handle hh; /* by its id */
+    uint32_t refs;
+    char id[];
+};
+
+/* Two peers that have sessions with each other, in either direction. */
+struct nat_pair {
+    UT_hash_handle hh;          /* by `peers` */
+    struct nat_peer *peers[2];  /* the one at the lower address first */
+    struct nat_heap punches[2]; /* live hole punches that peers[i] asked for, the newest on top */
+    uint32_t refs;
+};
+
+/*
+ * Finds or makes the pair of two different ids and takes a reference. `first` gets the index of
+ * `initiator`. Errors: NULL if there is no memory.
+ */
+struct nat_pair *nat_pair_get(struct nat_coordinator *coordinator, struct nat_bytes initiator,
+                              struct nat_bytes target, uint8_t *first);
+void nat_pair_unref(struct nat_coordinator *coordinator, struct nat_pair *pair);
+
+/* ---- Actions ---- */
+
+/* An action with what can change about its session, as it was when it was queued. */
+struct nat_item {
+    struct nat_session *session;     /* a reference; NULL for NAT_RELEASE_WATCHER */
+    struct nat_profile *profiles[2]; /* references, by role */
+    uint64_t value;                  /* the watcher, or punch_time */
+    uint32_t attempts;
+    uint8_t type, role, strategy, state, result;
+};
+
+/* A ring; `capacity` is a power of two or 0. */
+struct nat_queue {
+    struct nat_item *items;
+    size_t head, count, capacity;
+};
+
+/* Makes room for `more` items. Errors: -ENOMEM. */
+int nat_queue_reserve(struct nat_queue *queue, size_t more);
+
+/* Queue an action, for which there is room. */
+void nat_queue_coordinate(struct nat_coordinator *coordinator, struct nat_session *session,
+                          enum nat_role role, int64_t punch_time);
+void nat_queue_notify(struct nat_coordinator *coordinator, struct nat_session *session);
+void nat_queue_release(struct nat_coordinator *coordinator, uint64_t watcher);
+
+/* Gives all references of the queue back. */
+void nat_queue_free(struct nat_coordinator *coordinator);
+
+/* ---- Sessions ---- */
+
+#define NAT_MADE_ID_LEN 24u /* base64 of NAT_RANDOM_LEN bytes */
+
+/* The states of a cursor's place in the list of live sessions. Not seen outside. */
+#define NAT_STATE_CURSOR 0xff
+
+struct nat_watcher {
+    struct nat_watcher *next;
+    uint64_t token;
+};
+
+enum nat_reporter {
+    NAT_REPORTER_THIRD = NAT_TARGET + 1,
+    NAT_REPORTERS,
+};
+
+struct nat_session {
+    UT_hash_handle hh;               /* by its id, which is hh.key and hh.keylen */
+    struct nat_session *prev, *next; /* in `live` or `ended` */
+    struct nat_session *pending_prev, *pending_next;
+    struct nat_pair *pair;
+    struct nat_profile *profiles[2]; /* by role; NULL: unknown, or ended */
+    struct nat_watcher *watchers;
+    uint64_t number;    /* in the order of creation */
+    uint64_t since;     /* monotonic ms of creation; once ended, of the end */
+    int64_t created_at; /* unix seconds */
+    uint32_t places[NAT_PLACES];
+    uint32_t refs;
+    uint32_t max_attempts, timeout_ms;
+    uint32_t attempts;
+    uint32_t failures[NAT_REPORTERS]; /* attempts each reporter has called failed; never more than
+                                         `attempts` */
+    uint8_t strategy, state, result;
+    uint8_t first; /* which peer of the pair is the initiator */
+    uint8_t watcher_count;
+    char made_id[NAT_MADE_ID_LEN]; /* unused if the id was given and is longer */
+};
+
+static inline bool nat_session_is_live(const struct nat_session *session)
+{
+    return session->state < NAT_LIVE_STATES;
+}
+
+static inline struct nat_peer *nat_session_peer(const struct nat_session *session,
+                                                enum nat_role role)
+{
+    return session->pair->peers[role == NAT_INITIATOR ? session->first : !session->first];
+}
+
+/* NULL if there is none. */
+struct nat_session *nat_session_lookup(struct nat_coordinator *coordinator, struct nat_bytes id);
+
+/*
+ * Makes a NAT_PENDING session and puts it into the table and its lists, nothing else; takes a
+ * reference to `pair`. `id` NULL: made from the random bytes of the request. Errors, nothing
+ * changed: -EEXIST, -ENOMEM.
+ */
+int nat_session_create(struct nat_coordinator *coordinator, struct nat_now now,
+                       const struct nat_request *request, const struct nat_bytes *id,
+                       struct nat_pair *pair, uint8_t first, struct nat_session **out);
+
+/* Makes sure that any one transition of the session has its memory. Errors: -ENOMEM. */
+int nat_session_prepare(struct nat_coordinator *coordinator, struct nat_session *session);
+
+/* Adds the watcher of `options`, if any. Errors: -ENOMEM, and the token stays the caller's. */
+int nat_session_watch(struct nat_coordinator *coordinator, struct nat_session *session,
+                      const struct nat_options *options);
+
+/* Moves a live session to another live state, counts kept; lists and timers are the caller's
+ * business. */
+void nat_session_set_state(struct nat_coordinator *coordinator, struct nat_session *session,
+                           enum nat_state state);
+
+/* Ends a live session: tells and releases its watchers, and keeps only what a late report needs. */
+void nat_session_end(struct nat_coordinator *coordinator, struct nat_now now,
+                     struct nat_session *session, enum nat_state state, enum nat_result result);
+
+/* Takes a session, live or ended, out of the table for good; nobody is told. */
+void nat_session_drop(struct nat_coordinator *coordinator, struct nat_session *session);
+
+void nat_session_unref(struct nat_coordinator *coordinator, struct nat_session *session);
+
+void nat_session_show(const struct nat_session *session, struct nat_session_view *view);
+
+/* The oldest live session, NULL if there is none. */
+struct nat_session *nat_session_oldest(struct nat_coordinator *coordinator);
+
+/* ---- The state machine ---- */
+
+/* Sends both peers on their way to a fresh punch_time. */
+void nat_machine_coordinate(struct nat_coordinator *coordinator, struct nat_now now,
+                            struct nat_session *session);
+
+/* The timer of a session has run out: punch_time (`deadline`) has come, or no result has. */
+void nat_machine_timer(struct nat_coordinator *coordinator, struct nat_now now,
+                       struct nat_session *session, uint64_t deadline);
+
+/* ---- The whole ---- */
+
+enum nat_timer {
+    NAT_TIMER_PUNCH,  /* of NAT_COORDINATING sessions */
+    NAT_TIMER_RESULT, /* of NAT_EXECUTING sessions */
+};
+#define NAT_TIMERS      2
+#define NAT_NO_DEADLINE UINT64_MAX
+
+struct nat_coordinator {
+    struct nat_config config;
+    struct nat_session *sessions[NAT_SHARDS];
+    struct nat_peer *peers[NAT_SHARDS];
+    struct nat_pair *pairs[NAT_SHARDS];
+    struct nat_session *live;    /* newest first, with cursors in between */
+    struct nat_session *ended;   /* oldest first */
+    struct nat_session *pending; /* oldest first */
+    /*
+     * Two heaps, since all punch times are about equally far ahead, and all timeouts: within each a
+     * new deadline is nearly always the latest, and adding it moves nothing.
+     */
+    struct nat_heap timers[NAT_TIMERS];
+    uint64_t sweep_at; /* monotonic ms */
+    bool sweeping;     /* a sweep is under way, of what was there at `sweep_from` */
+    uint64_t sweep_from;
+    uint64_t next_number;
+    struct nat_queue queue;
+    struct nat_item current; /* the action that the caller looks at */
+    struct nat_counters counters;
+};
+
+static inline uint64_t nat_live_count(const struct nat_coordinator *coordinator)
+{
+    const uint64_t *live = coordinator->counters.live;
+
+    return live[NAT_PENDING] + live[NAT_COORDINATING] + live[NAT_EXECUTING];
+}
+
+#endif

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nat/nat_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * Ended sessions are remembered until the next sweep, so that late reports are told from strange
+ * ones; they do not count as live. A flood of sessions that end at once must not fill the memory:
+ * beyond the larger of max_sessions and this the oldest is forgotten early.
+ */
+#define ENDED_MIN 65536u
+
+/* RFC 4648, section 4. */
+static void encode_base64(const uint8_t in[NAT_RANDOM_LEN], char out[NAT_MADE_ID_LEN])
+{
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    uint32_t bits;
+
+    for (int i = 0; i < 15; i += 3) {
+        bits = (uint32_t)in[i] << 16 | (uint32_t)in[i + 1] << 8 | in[i + 2];
+        *out++ = alphabet[bits >> 18];
+        *out++ = alphabet[bits >> 12 & 63];
+        *out++ = alphabet[bits >> 6 & 63];
+        *out++ = alphabet[bits & 63];
+    }
+    *out++ = alphabet[in[15] >> 2];
+    *out++ = alphabet[in[15] << 4 & 63];
+    *out++ = '=';
+    *out = '=';
+}
+
+static struct nat_session *lookup(struct nat_coordinator *c, struct nat_bytes id, uint32_t hash)
+{
+    struct nat_session *session;
+
+    HASH_FIND_BYHASHVALUE(hh, c->sessions[NAT_SHARD(hash)], id.data, id.len, hash, session);
+    return session;
+}
+
+struct nat_session *nat_session_lookup(struct nat_coordinator *c, struct nat_bytes id)
+{
+    /* uthash takes an unsigned length: a longer one must not be cut down to another id. */
+    if (id.len == 0 || id.len > NAT_ID_MAX)
+        return NULL;
+    return lookup(c, id, nat_hash(c->config.hash_key, id.data, id.len));
+}
+
+static void session_free(struct nat_session *session)
+{
+    if (session->hh.key != session->made_id)
+        free((void *)(uintptr_t)session->hh.key);
+    free(session);
+}
+
+/* Enters the session into the table under a copy of `id`. */
+static int enter(struct nat_coordinator *c, struct nat_session *session, struct nat_bytes id)
+{
+    uint32_t hash = nat_hash(c->config.hash_key, id.data, id.len);
+    char *key = session->made_id;
+
+    if (lookup(c, id, hash) != NULL)
+        return -EEXIST;
+    if (id.len > sizeof session->made_id) {
+        key = malloc(id.len);
+        if (key == NULL)
+            return -ENOMEM;
+    }
+    memmove(key, id.data, id.len);
+    HASH_ADD_KEYPTR_BYHASHVALUE(hh, c->sessions[NAT_SHARD(hash)], key, id.len, hash, session);
+    return session->hh.tbl == NULL ? -ENOMEM : 0;
+}
+
+int nat_session_create(struct nat_coordinator *c, struct nat_now now,
+                       const struct nat_request *request, const struct nat_bytes *id,
+                       struct nat_pair *pair, uint8_t first, struct nat_session **out)
+{
+    struct nat_session *session = calloc(1, sizeof *session);
+    struct nat_bytes made;
+    int status;
+
+    if (session == NULL)
+        return -ENOMEM;
+    session->hh.key = session->made_id;
+    made = (struct nat_bytes){session->made_id, NAT_MADE_ID_LEN};
+    if (id == NULL)
+        encode_base64(request->random, session->made_id);
+    status = enter(c, session, id != NULL ? *id : made);
+    if (status < 0) {
+        session_free(session);
+        return status;
+    }
+    pair->refs++;
+    session->pair = pair;
+    session->first = first;
+    session->refs = 1;
+    session->profiles[NAT_INITIATOR] = nat_profile_ref(request->initiator_profile);
+    session->profiles[NAT_TARGET] = nat_profile_ref(request->target_profile);
+    session->max_attempts = request->options.max_punch_attempts;
+    session->timeout_ms = request->options.punch_timeout_ms;
+    session->number = c->next_number++;
+    session->since = now.monotonic_ms;
+    session->created_at = now.unix_ms / 1000;
+    for (int i = 0; i < NAT_PLACES; i++)
+        session->places[i] = NAT_NO_PLACE;
+    session->state = NAT_PENDING;
+    c->counters.live[NAT_PENDING]++;
+    DL_PREPEND(c->live, session);
+    DL_APPEND2(c->pending, session, pending_prev, pending_next);
+    *out = session;
+    return 0;
+}
+
+int nat_session_prepare(struct nat_coordinator *c, struct nat_session *session)
+{
+    /* The most that happens at once is a creation: told twice, two messages, and maybe watchers
+     * given back. */
+    size_t actions = 2 + 3 * ((size_t)session->watcher_count + 1);
+    int status = nat_queue_reserve(&c->queue, actions);
+
+    for (int i = 0; i < NAT_TIMERS && status == 0; i++)
+        status = nat_heap_reserve(&c->timers[i]);
+    if (status == 0)
+        status = nat_heap_reserve(&session->pair->punches[session->first]);
+    return status;
+}
+
+int nat_session_watch(struct nat_coordinator *c, struct nat_session *session,
+                      const struct nat_options *options)
+{
+    struct nat_watcher *watcher;
+    bool refused;
+
+    if (!options->has_watcher)
+        return 0;
+    LL_SEARCH_SCALAR(session->watchers, watcher, token, options->watcher);
+    refused = session->watcher_count >= NAT_WATCHERS_MAX;
+    if (watcher != NULL || refused) {
+        c->counters.watchers_refused += watcher == NULL;
+        nat_queue_release(c, options->watcher);
+        return 0;
+    }
+    watcher = malloc(sizeof *watcher);
+    if (watcher == NULL)
+        return -ENOMEM;
+    watcher->token = options->watcher;
+    LL_PREPEND(session->watchers, watcher);
+    session->watcher_count++;
+    return 0;
+}
+
+static void release_watchers(struct nat_coordinator *c, struct nat_session *session)
+{
+    struct nat_watcher *watcher, *next;
+
+    LL_FOREACH_SAFE (session->watchers, watcher, next) {
+        nat_queue_release(c, watcher->token);
+        free(watcher);
+    }
+    session->watchers = NULL;
+    session->watcher_count = 0;
+}
+
+static void release_profiles(struct nat_session *session)
+{
+    for (int role = 0; role < 2; role++) {
+        nat_profile_unref(session->profiles[role]);
+        session->profiles[role] = NULL;
+    }
+}
+
+void nat_session_set_state(struct nat_coordinator *c, struct nat_session *session,
+                           enum nat_state state)
+{
+    c->counters.live[session->state]--;
+    c->counters.live[state]++;
+    session->state = (uint8_t)state;
+}
+
+/* Out of everything that only live sessions are in. */
+static void leave_the_living(struct nat_coordinator *c, struct nat_session *session)
+{
+    if (session->state == NAT_PENDING)
+        DL_DELETE2(c->pending, session, pending_prev, pending_next);
+    else
+        nat_heap_remove(&c->timers[session->state - NAT_COORDINATING], session);
+    nat_heap_remove(&session->pair->punches[session->first], session);
+    DL_DELETE(c->live, session);
+    c->counters.live[session->state]--;
+}
+
+void nat_session_end(struct nat_coordinator *c, struct nat_now now, struct nat_session *session,
+                     enum nat_state state, enum nat_result result)
+{
+    uint64_t most = c->config.max_sessions > ENDED_MIN ? c->config.max_sessions : ENDED_MIN;
+
+    leave_the_living(c, session);
+    session->state = (uint8_t)state;
+    session->result = (uint8_t)result;
+    session->since = now.monotonic_ms;
+    nat_queue_notify(c, session);
+    release_watchers(c, session);
+    release_profiles(session);
+    DL_APPEND(c->ended, session);
+    c->counters.ended++;
+    c->counters.completed += result == NAT_RESULT_SUCCESS;
+    c->counters.failed_timeout += result == NAT_RESULT_TIMEOUT;
+    c->counters.failed_unreachable += result == NAT_RESULT_UNREACHABLE;
+    if (c->counters.ended > most)
+        nat_session_drop(c, c->ended);
+}
+
+void nat_session_drop(struct nat_coordinator *c, struct nat_session *session)
+{
+    if (nat_session_is_live(session)) {
+        leave_the_living(c, session);
+        release_watchers(c, session);
+    } else {
+        DL_DELETE(c->ended, session);
+        c->counters.ended--;
+        c->counters.swept_ended++;
+    }
+    HASH_DELETE(hh, c->sessions[NAT_SHARD(session->hh.hashv)], session);
+    nat_session_unref(c, session);
+}
+
+void nat_session_unref(struct nat_coordinator *c, struct nat_session *session)
+{
+    if (--session->refs > 0)
+        return;
+    release_profiles(session);
+    nat_pair_unref(c, session->pair);
+    session_free(session);
+}
+
+void nat_session_show(const struct nat_session *session, struct nat_session_view *view)
+{
+    const struct nat_peer *initiator = nat_session_peer(session, NAT_INITIATOR);
+    const struct nat_peer *target = nat_session_peer(session, NAT_TARGET);
+
+    *view = (struct nat_session_view){
+        .session_id = {session->hh.key, session->hh.keylen},
+        .initiator_id = {initiator->id, initiator->hh.keylen},
+        .target_id = {target->id, target->hh.keylen},
+        .initiator_profile = session->profiles[NAT_INITIATOR],
+        .target_profile = session->profiles[NAT_TARGET],
+        .strategy = (enum nat_strategy)session->strategy,
+        .state = (enum nat_state)session->state,
+        .result = (enum nat_result)session->result,
+        .attempts = session->attempts,
+        .created_at = session->created_at,
+    };
+}
+
+struct nat_session *nat_session_oldest(struct nat_coordinator *c)
+{
+    struct nat_session *session = c->live != NULL ? c->live->prev : NULL;
+
+    while (session != NULL && session->state == NAT_STATE_CURSOR)
+        session = session == c->live ? NULL : session->prev;
+    return session;
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nat/nat_profile.h"
+
+static bool is_open(const struct nat_profile *profile)
+{
+    return profile != NULL && profile->can_receive_unsolicited;
+}
+
+/* Endpoint-independent mapping and filtering: once it has a mapping, anyone reaches it. */
+static bool is_full_cone(const struct nat_profile *profile)
+{
+    return profile->mapping == NAT_POLICY_EI && profile->filtering == NAT_POLICY_EI;
+}
+
+static bool is_symmetric(const struct nat_profile *profile)
+{
+    return profile->mapping == NAT_POLICY_PD && profile->filtering == NAT_POLICY_PD &&
+           profile->allocation == NAT_POLICY_RD;
+}
+
+static bool is_mapping_predictable(const struct nat_profile *profile)
+{
+    return profile->mapping == NAT_POLICY_EI || profile->mapping == NAT_POLICY_HD ||
+           profile->mapping == NAT_POLICY_UNKNOWN;
+}
+
+static bool is_allocation_predictable(const struct nat_profile *profile)
+{
+    return profile->allocation == NAT_POLICY_PP || profile->allocation == NAT_POLICY_PC ||
+           profile->allocation == NAT_POLICY_UNKNOWN;
+}
+
+/* Whether a relay is needed before ports are even looked at. With one profile only, its own word
+ * decides. */
+static bool is_relay_needed(const struct nat_profile *a, const struct nat_profile *b)
+{
+    if ((a != NULL && a->requires_relay) || (b != NULL && b->requires_relay))
+        return true;
+    return a != NULL && b != NULL && (is_symmetric(a) || is_symmetric(b));
+}
+
+/* The one rule in which the rule sets differ. */
+static bool are_ports_predictable(enum nat_rules rules, const struct nat_profile *a,
+                                  const struct nat_profile *b)
+{
+    bool first = is_allocation_predictable(a), second = is_allocation_predictable(b);
+
+    return rules == NAT_RULES_V0_14_3 ? first && second : first || second;
+}
+
+enum nat_strategy nat_strategy_after_direct(enum nat_rules rules,
+                                            const struct nat_profile *initiator,
+                                            const struct nat_profile *target)
+{
+    if (is_relay_needed(initiator, target))
+        return NAT_RELAY;
+    if (initiator == NULL || target == NULL)
+        return NAT_HOLE_PUNCH;
+    if (is_mapping_predictable(initiator) && is_mapping_predictable(target) &&
+        are_ports_predictable(rules, initiator, target))
+        return NAT_HOLE_PUNCH;
+    return NAT_RELAY;
+}
+
+enum nat_strategy nat_strategy_choose(enum nat_rules rules, const struct nat_profile *initiator,
+                                      const struct nat_profile *target)
+{
+    if (is_open(target))
+        return NAT_DIRECT;
+    /* What is known of the initiator alone, or a target that is a full cone by its policies alone,
+     * says little about a peer that is otherwise unknown: both of these ask for both profiles. */
+    if (initiator != NULL && target != NULL && (is_open(initiator) || is_full_cone(target)))
+        return NAT_DIRECT;
+    return nat_strategy_after_direct(rules, initiator, target);
+}

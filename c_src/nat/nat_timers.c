@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nat/nat_internal.h"
+
+static uint64_t top_key(const struct nat_heap *heap)
+{
+    return heap->count > 0 ? heap->entries[0].key : NAT_NO_DEADLINE;
+}
+
+static struct nat_heap *next_timer(struct nat_coordinator *c)
+{
+    struct nat_heap *punch = &c->timers[NAT_TIMER_PUNCH], *result = &c->timers[NAT_TIMER_RESULT];
+
+    return top_key(punch) <= top_key(result) ? punch : result;
+}
+
+uint64_t nat_next_deadline(const struct nat_coordinator *c)
+{
+    uint64_t next = c->sweeping ? 0 : c->sweep_at;
+
+    for (int i = 0; i < NAT_TIMERS; i++)
+        if (top_key(&c->timers[i]) < next)
+            next = top_key(&c->timers[i]);
+    return next;
+}
+
+/* One session that the sweep has to drop; NULL if there is none left. */
+static struct nat_session *next_swept(struct nat_coordinator *c)
+{
+    struct nat_session *oldest = nat_session_oldest(c);
+
+    if (c->ended != NULL && c->ended->since <= c->sweep_from)
+        return c->ended;
+    if (oldest != NULL && oldest->since <= c->sweep_from &&
+        c->sweep_from - oldest->since > c->config.session_ttl_ms)
+        return oldest;
+    return NULL;
+}
+
+/* Returns false if there is no memory to go on with. */
+static bool sweep_one(struct nat_coordinator *c)
+{
+    struct nat_session *session = next_swept(c);
+
+    if (session == NULL) {
+        c->sweeping = false;
+        /* On a grid of NAT_SWEEP_MS, but for times that nobody asked about. */
+        c->sweep_at += NAT_SWEEP_MS;
+        if (c->sweep_at <= c->sweep_from)
+            c->sweep_at = c->sweep_from + NAT_SWEEP_MS;
+        if (c->live == NULL && c->ended == NULL)
+            c->sweep_at = NAT_NO_DEADLINE;
+        return true;
+    }
+    if (nat_session_is_live(session)) {
+        if (nat_session_prepare(c, session) < 0)
+            return false;
+        c->counters.swept_expired++;
+    }
+    nat_session_drop(c, session);
+    return true;
+}
+
+bool nat_tick(struct nat_coordinator *c, struct nat_now now, unsigned budget)
+{
+    for (; budget > 0; budget--) {
+        struct nat_heap *timer = next_timer(c);
+        uint64_t deadline = top_key(timer);
+
+        if (timer->count > 0 && deadline <= now.monotonic_ms) {
+            struct nat_session *session = timer->entries[0].session;
+
+            if (nat_session_prepare(c, session) < 0)
+                break;
+            nat_machine_timer(c, now, session, deadline);
+            continue;
+        }
+        if (!c->sweeping) {
+            if (c->sweep_at > now.monotonic_ms)
+                return false;
+            c->sweeping = true;
+            c->sweep_from = now.monotonic_ms;
+        }
+        if (!sweep_one(c))
+            break;
+    }
+    return nat_next_deadline(c) <= now.monotonic_ms;
+}

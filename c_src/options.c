@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "options.h"
+
+#include "log.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <uv.h>
+
+#define DEFAULT_ALIVE_NAME "macula_nat"
+#define HOST_SIZE          256
+
+/* What is known while the command line is read and no longer needed afterwards. */
+struct parse {
+    struct options *o;
+    const char *sname;
+    const char *name;
+    const char *listen;
+    char *error;
+    size_t error_size;
+};
+
+struct row {
+    const char *name;
+    const char *argument; /* NULL: a switch */
+    /* Takes the value; answers as options_parse(). */
+    int (*take)(struct parse *p, const struct row *row, const char *value);
+    const char *help;
+    size_t offset; /* of the number or switch in struct options */
+    uint32_t initial, min, max;
+};
+
+__attribute__((format(printf, 2, 3))) static int fail(struct parse *p, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(p->error, p->error_size, format, arguments);
+    va_end(arguments);
+    return -EINVAL;
+}
+
+/* An argument as it may be shown in an error: bounded, and on one line whatever it holds. */
+struct shown {
+    char text[80];
+};
+
+static struct shown shown(const char *argument)
+{
+    struct shown s = {""};
+
+    log_escape(s.text, sizeof s.text, argument);
+    return s;
+}
+
+static int take_sname(struct parse *p, const struct row *row, const char *value)
+{
+    (void)row;
+    p->sname = value;
+    return 0;
+}
+
+static int take_name(struct parse *p, const struct row *row, const char *value)
+{
+    (void)row;
+    p->name = value;
+    return 0;
+}
+
+static int take_cookie_file(struct parse *p, const struct row *row, const char *value)
+{
+    (void)row;
+    p->o->cookie_file = value;
+    return 0;
+}
+
+static int take_listen(struct parse *p, const struct row *row, const char *value)
+{
+    (void)row;
+    p->listen = value;
+    return 0;
+}
+
+static int take_connect(struct parse *p, const struct row *row, const char *value)
+{
+    struct options *o = p->o;
+
+    (void)row;
+    for (size_t i = 0; i < o->connect_count; i++)
+        if (strcmp(o->connect[i], value) == 0)
+            return 0;
+    if (o->connect_count == OPTIONS_CONNECT_MAX)
+        return fail(p, "--connect may be given for at most %d nodes", OPTIONS_CONNECT_MAX);
+    o->connect[o->connect_count++] = value;
+    return 0;
+}
+
+static int take_number(struct parse *p, const struct row *row, const char *value)
+{
+    size_t digits = strspn(value, "0123456789");
+
+    if (digits == 0 || value[digits] != 0)
+        return fail(p, "%s needs a whole number, not '%s'", row->name, shown(value).text);
+    unsigned long long number = strtoull(value, NULL, 10); /* too large for its type: the maximum */
+    if (number < row->min || number > row->max)
+        return fail(p, "%s must be %u to %u, not '%s'", row->name, row->min, row->max,
+                    shown(value).text);
+    uint32_t in_range = (uint32_t)number;
+    memcpy((char *)p->o + row->offset, &in_range, sizeof in_range);
+    return 0;
+}
+
+static int take_rules(struct parse *p, const struct row *row, const char *value)
+{
+    p->o->rules_v0_14_3 = strcmp(value, "v0_14_3") == 0;
+    if (!p->o->rules_v0_14_3 && strcmp(value, "documented") != 0)
+        return fail(p, "%s must be %s, not '%s'", row->name, row->argument, shown(value).text);
+    return 0;
+}
+
+static int take_log_level(struct parse *p, const struct row *row, const char *value)
+{
+    int level = log_level_parse(value);
+
+    if (level < 0)
+        return fail(p, "%s must be error, warning, notice, info or debug, not '%s'", row->name,
+                    shown(value).text);
+    p->o->log_level = level;
+    return 0;
+}
+
+static int take_switch(struct parse *p, const struct row *row, const char *value)
+{
+    bool on = true;
+
+    (void)value;
+    memcpy((char *)p->o + row->offset, &on, sizeof on);
+    return 0;
+}
+
+static int take_help(struct parse *p, const struct row *row, const char *value)
+{
+    (void)p, (void)row, (void)value;
+    return OPTIONS_ASKED_HELP;
+}
+
+static int take_version(struct parse *p, const struct row *row, const char *value)
+{
+    (void)p, (void)row, (void)value;
+    return OPTIONS_ASKED_VERSION;
+}
+
+/* clang-format off */
+static const struct row rows[] = {
+    {"--sname", "NAME", take_sname,
+     "short node name, NAME or NAME@HOST (default " DEFAULT_ALIVE_NAME ")", 0, 0, 0, 0},
+    {"--name", "NAME@HOST", take_name, "long node name; HOST is a domain name or an address", 0, 0, 0, 0},
+    {"--cookie-file", "FILE", take_cookie_file,
+     "where the cookie is (default ~/.erlang.cookie; MACULA_NAT_COOKIE comes first)", 0, 0, 0, 0},
+    {"--listen", "ADDR", take_listen, "IPv4 or IPv6 address to listen on (default all interfaces)", 0, 0, 0, 0},
+    {"--port", "N", take_number, "port to listen on, 0 for any",
+     offsetof(struct options, port), 0, 0, 65535},
+    {"--connect", "NODE", take_connect, "node to stay connected to; may be repeated", 0, 0, 0, 0},
+    {"--punch-timeout-ms", "N", take_number, "wait for the result of a punch attempt",
+     offsetof(struct options, punch_timeout_ms), 5000, 1, 3600000},
+    {"--max-punch-attempts", "N", take_number, "retries after the first attempt",
+     offsetof(struct options, max_punch_attempts), 3, 0, 1000},
+    {"--coordination-delay-ms", "N", take_number, "from telling the peers to the punch",
+     offsetof(struct options, coordination_delay_ms), 100, 0, 60000},
+    {"--lookup-timeout-ms", "N", take_number, "wait for a profile before it counts as unknown",
+     offsetof(struct options, lookup_timeout_ms), 2000, 1, 60000},
+    {"--profile-cache-ttl-ms", "N", take_number, "keep a profile that was looked up, 0 for never",
+     offsetof(struct options, profile_cache_ttl_ms), 2000, 0, 3600000},
+    {"--session-ttl-s", "N", take_number, "age at which a session is dropped",
+     offsetof(struct options, session_ttl_s), 300, 1, 86400},
+    {"--max-sessions", "N", take_number, "live sessions kept",
+     offsetof(struct options, max_sessions), 1000000, 1, 10000000},
+    {"--strategy-rules", "documented|v0_14_3", take_rules,
+     "rules that choose the strategy (default documented)", 0, 0, 0, 0},
+    {"--log-level", "LEVEL", take_log_level,
+     "error, warning, notice, info or debug (default info)", 0, 0, 0, 0},
+    {"--exit-on-stdin-eof", NULL, take_switch, "end when stdin is closed",
+     offsetof(struct options, exit_on_stdin_eof), 0, 0, 0},
+    {"--help", NULL, take_help, "print this text and end", 0, 0, 0, 0},
+    {"--version", NULL, take_version, "print the version and end", 0, 0, 0, 0},
+};
+/* clang-format on */
+#define ROW_COUNT (sizeof rows / sizeof rows[0])
+
+void options_print_help(FILE *out)
+{
+    fputs("Usage: macula_nat_cnode [OPTION]...\n"
+          "A hidden Erlang node that coordinates NAT hole punching.\n\n",
+          out);
+    for (const struct row *row = rows; row < rows + ROW_COUNT; row++) {
+        char usage[64];
+
+        snprintf(usage, sizeof usage, "%s %s", row->name, row->argument ? row->argument : "");
+        /* A usage wider than its column has its help on the next line. */
+        fprintf(out, "  %-28s%s%s", usage,
+                strlen(usage) > 27 ? "\n                              " : "", row->help);
+        if (row->take == take_number)
+            fprintf(out, " (%u to %u, default %u)", row->min, row->max, row->initial);
+        fputc('\n', out);
+    }
+    fputs("\nAn option's value is the next argument or follows a '='. EPMD is found with "
+          "ERL_EPMD_PORT and\n"
+          "ERL_EPMD_ADDRESS. Exit status: 0 in order, 64 wrong usage, 69 name taken or no EPMD.\n",
+          out);
+}
+
+/*
+ * Checks "alive@host", or only "alive" where *host may be missing (then it is set to NULL). The
+ * rules are those of net_kernel and inet_tcp_dist (OTP): a short name has no dot in its host, the
+ * host of a long name has a dot or is an address, as no node with long names would connect to it
+ * otherwise.
+ */
+static int check_node_name(struct parse *p, const char *option, const char *name, bool is_long,
+                           const char **host)
+{
+    static const char alive_characters[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    size_t alive = strspn(name, alive_characters);
+    unsigned char address[sizeof(struct in6_addr)];
+
+    *host = NULL;
+    if (strlen(name) >= OPTIONS_NODE_NAME_SIZE)
+        return fail(p, "%s: a node name has at most %d characters", option,
+                    OPTIONS_NODE_NAME_SIZE - 1);
+    if (alive == 0 || (name[alive] != '@' && name[alive] != 0))
+        return fail(p, "%s: '%s' is no node name: letters, digits, '_' and '-' before the '@'",
+                    option, shown(name).text);
+    if (name[alive] == 0)
+        return 0;
+    *host = name + alive + 1;
+    if (**host == 0)
+        return fail(p, "%s: '%s' has no host after the '@'", option, shown(name).text);
+    for (const char *s = *host; *s != 0; s++)
+        if (*s <= ' ' || *s > '~' || *s == '@')
+            return fail(p, "%s: '%s' has a wrong character in its host", option, shown(name).text);
+    if (!is_long && strchr(*host, '.') != NULL)
+        return fail(p, "%s: '%s' has a dot in its host, which needs long names (--name)", option,
+                    shown(name).text);
+    if (is_long && strchr(*host, '.') == NULL && inet_pton(AF_INET6, *host, address) != 1)
+        return fail(p, "%s: '%s' has no dot in its host, which long names (--name) need", option,
+                    shown(name).text);
+    return 0;
+}
+
+/* Sets o->node_name, with the host name of this machine where none was given. */
+static int complete_node_name(struct parse *p)
+{
+    struct options *o = p->o;
+    const char *option = p->name != NULL ? "--name" : "--sname";
+    const char *name = p->name != NULL ? p->name : p->sname != NULL ? p->sname : DEFAULT_ALIVE_NAME;
+    char machine[HOST_SIZE] = "";
+    const char *host;
+
+    if (p->name != NULL && p->sname != NULL)
+        return fail(p, "--sname and --name are given: a node has one of them");
+    o->long_names = p->name != NULL;
+    int status = check_node_name(p, option, name, o->long_names, &host);
+    if (status != 0)
+        return status;
+    if (host != NULL) {
+        snprintf(o->node_name, sizeof o->node_name, "%s", name);
+        return 0;
+    }
+    if (gethostname(machine, sizeof machine - 1) != 0 || machine[0] == 0)
+        return fail(p, "%s: this machine has no host name: give NAME@HOST", option);
+    if (!o->long_names)
+        machine[strcspn(machine, ".")] = 0;
+    else if (strchr(machine, '.') == NULL)
+        return fail(p, "--name: this machine's host name has no domain: give NAME@HOST");
+    if (strlen(name) + 1 + strlen(machine) >= sizeof o->node_name)
+        return fail(p, "%s: a node name has at most %d characters with its host", option,
+                    OPTIONS_NODE_NAME_SIZE - 1);
+    strcpy(o->node_name, name);
+    strcat(o->node_name, "@");
+    strcat(o->node_name, machine);
+    return check_node_name(p, option, o->node_name, o->long_names, &host);
+}
+
+static int check_connect(struct parse *p)
+{
+    const struct options *o = p->o;
+    const char *host;
+
+    for (size_t i = 0; i < o->connect_count; i++) {
+        const char *name = o->connect[i];
+        int status = check_node_name(p, "--connect", name, o->long_names, &host);
+
+        if (status != 0)
+            return status;
+        if (host == NULL)
+            return fail(p, "--connect: '%s' needs a host: NAME@HOST", shown(name).text);
+        if (strcmp(name, o->node_name) == 0)
+            return fail(p, "--connect: '%s' is this node itself", shown(name).text);
+    }
+    return 0;
+}
+
+static int complete_listen(struct parse *p)
+{
+    struct options *o = p->o;
+    int port = (int)o->port;
+
+    if (p->listen == NULL)
+        return 0;
+    if (uv_ip4_addr(p->listen, port, (struct sockaddr_in *)&o->listen) != 0 &&
+        uv_ip6_addr(p->listen, port, (struct sockaddr_in6 *)&o->listen) != 0)
+        return fail(p, "--listen needs an IPv4 or IPv6 address, not '%s'", shown(p->listen).text);
+    return 0;
+}
+
+/* The row whose name is the argument, or its part before a '='. */
+static const struct row *find_row(const char *argument)
+{
+    size_t len = strcspn(argument, "=");
+
+    for (const struct row *row = rows; row < rows + ROW_COUNT; row++)
+        if (strlen(row->name) == len && memcmp(row->name, argument, len) == 0)
+            return row;
+    return NULL;
+}
+
+/* Takes the option at argv[*i] with its value, and moves *i to the last argument it used. */
+static int parse_argument(struct parse *p, int argc, char **argv, int *i)
+{
+    const char *argument = argv[*i];
+    const struct row *row = find_row(argument);
+    const char *equals = strchr(argument, '=');
+    const char *value = equals != NULL ? equals + 1 : NULL;
+
+    if (row == NULL)
+        return fail(p, argument[0] == '-' ? "unknown option '%s'" : "unexpected argument '%s'",
+                    shown(argument).text);
+    if (row->argument == NULL && value != NULL)
+        return fail(p, "%s takes no value", row->name);
+    if (row->argument != NULL && value == NULL) {
+        /* A forgotten value must not swallow the next option; one that begins so can follow a '='.
+         */
+        if (*i + 1 < argc && strncmp(argv[*i + 1], "--", 2) != 0)
+            value = argv[++*i];
+    }
+    if (row->argument != NULL && (value == NULL || value[0] == 0))
+        return fail(p, "%s needs a value: %s", row->name, row->argument);
+    return row->take(p, row, value);
+}
+
+int options_parse(struct options *o, int argc, char **argv, char *error, size_t error_size)
+{
+    struct parse p = {.o = o, .error = error, .error_size = error_size};
+    int status = 0;
+
+    memset(o, 0, sizeof *o);
+    o->log_level = LOG_INFO;
+    o->listen.ss_family = AF_UNSPEC;
+    for (const struct row *row = rows; row < rows + ROW_COUNT; row++)
+        if (row->take == take_number)
+            memcpy((char *)o + row->offset, &row->initial, sizeof row->initial);
+    o->connect = calloc(OPTIONS_CONNECT_MAX, sizeof *o->connect);
+    if (o->connect == NULL) {
+        snprintf(error, error_size, "out of memory");
+        return -ENOMEM;
+    }
+
+    for (int i = 1; i < argc && status == 0; i++)
+        status = parse_argument(&p, argc, argv, &i);
+    if (status == 0)
+        status = complete_node_name(&p);
+    if (status == 0)
+        status = check_connect(&p);
+    if (status == 0)
+        status = complete_listen(&p);
+    if (status != 0)
+        options_free(o);
+    return status;
+}
+
+void options_free(struct options *o)
+{
+    free(o->connect);
+    o->connect = NULL;
+    o->connect_count = 0;
+}

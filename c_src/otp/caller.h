@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Whoever waits for an answer, however it asked: gen_server call, system message, rex, or a spawned erpc worker.
+ *
+ * A caller read from a message is a view into that message. To answer later, keep a copy (caller_keep) and free
+ * it after the answer. Answering never fails from where it is called: an answer for a node that is not connected
+ * or a worker that has been killed is dropped and counted.
+ */
+#ifndef OTP_CALLER_H
+#define OTP_CALLER_H
+
+#include "dist/node.h"
+
+enum caller_kind {
+    CALLER_GEN, /* {Tag, Reply} to `pid`, by alias where the tag holds one */
+    CALLER_REX, /* {rex, Reply} to `pid` */
+    CALLER_ERPC /* exit reason {Tag, return, Reply} of process number `worker` */
+};
+
+struct caller {
+    enum caller_kind kind;
+    bool is_rpc; /* a failure is answered as rpc's {badrpc, _} */
+    struct node *node;
+    struct pid pid;
+    struct slice tag;
+    uint32_t worker;
+};
+
+/* An answer in the making. */
+struct reply {
+    const struct caller *caller;
+    struct connection *via;
+    struct buffer *out;
+};
+
+/* Reads the {Pid, Tag} of a call. */
+bool caller_read(struct caller *caller, struct node *node, struct cursor *c);
+struct caller *caller_keep(const struct caller *caller);
+void caller_free(struct caller *caller);
+
+/*
+ * Opens an answer: on true put one term into reply->out and close it. Nothing else may be sent in between. On false
+ * there is nobody to answer.
+ */
+bool reply_open(struct reply *reply, const struct caller *caller);
+void reply_close(struct reply *reply);
+
+/* A whole answer of one atom, or of one term. */
+void reply_atom(const struct caller *caller, const char *atom);
+void reply_term(const struct caller *caller, struct slice term);
+
+/*
+ * The failures that a called function can end in, in the form that the way of calling wants: an error (undef,
+ * function_clause) with the call that it was, or an exit with a reason.
+ */
+void reply_failure(const struct caller *caller, const char *error, struct slice module,
+                   struct slice function, struct slice arguments);
+void reply_exit(const struct caller *caller, struct slice reason);
+
+#endif

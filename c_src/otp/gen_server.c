@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "otp/gen_server.h"
+
+#include "term/term_write.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <utlist.h>
+
+enum request_kind { REQUEST_CALL, REQUEST_CAST, REQUEST_INFO };
+
+/* Something that arrived while the server was suspended. */
+struct deferred {
+    enum request_kind kind;
+    struct caller *caller;
+    struct slice term; /* malloc'ed */
+    struct deferred *prev, *next;
+};
+
+static void handle(struct gen_server *gs, enum request_kind kind, const struct caller *caller,
+                   struct slice term)
+{
+    switch (kind) {
+    case REQUEST_CALL:
+        gs->messages_out++;
+        gs->callbacks->call(gs, caller, term);
+        break;
+    case REQUEST_CAST:
+        gs->callbacks->cast(gs, term);
+        break;
+    case REQUEST_INFO:
+        gs->callbacks->info(gs, term);
+        break;
+    }
+}
+
+static void deferred_free(struct gen_server *gs, struct deferred *d)
+{
+    DL_DELETE(gs->deferred, d);
+    gs->deferred_bytes -= sizeof *d + d->term.len;
+    caller_free(d->caller);
+    free((void *)d->term.data);
+    free(d);
+}
+
+static void defer(struct gen_server *gs, struct connection *via, enum request_kind kind,
+                  const struct caller *caller, struct slice term)
+{
+    struct deferred *d = calloc(1, sizeof *d);
+    uint8_t *copy = slice_copy(term);
+
+    if (d && copy && caller)
+        d->caller = caller_keep(caller);
+    if (!d || !copy || (caller && !d->caller) || gs->deferred_bytes + term.len > SUSPENDED_MAX) {
+        if (d)
+            caller_free(d->caller);
+        free(copy);
+        free(d);
+        if (via)
+            connection_close(via, LOG_WARNING, "too much waits for a suspended process");
+        return;
+    }
+    d->kind = kind;
+    d->term = (struct slice){copy, term.len};
+    gs->deferred_bytes += sizeof *d + term.len;
+    DL_APPEND(gs->deferred, d);
+}
+
+static void take(struct gen_server *gs, struct connection *via, enum request_kind kind,
+                 const struct caller *caller, struct slice term)
+{
+    gs->messages_in++;
+    if (gs->is_suspended)
+        defer(gs, via, kind, caller, term);
+    else
+        handle(gs, kind, caller, term);
+}
+
+void gen_server_call(struct gen_server *gs, const struct caller *caller, struct slice request)
+{
+    take(gs, node_find(gs->process.node, caller->pid.node), REQUEST_CALL, caller, request);
+}
+
+void gen_server_cast(struct gen_server *gs, struct connection *via, struct slice request)
+{
+    take(gs, via, REQUEST_CAST, NULL, request);
+}
+
+void gen_server_suspend(struct gen_server *gs, bool suspended)
+{
+    if (gs->is_suspended == suspended)
+        return;
+    gs->is_suspended = suspended;
+    if (gs->callbacks->suspended)
+        gs->callbacks->suspended(gs, suspended);
+    /* What is handed on may suspend the server again, or end it. */
+    while (gs->deferred && !gs->is_suspended && process_is_alive(&gs->process)) {
+        struct deferred *d = gs->deferred;
+        handle(gs, d->kind, d->caller, d->term);
+        deferred_free(gs, d);
+    }
+}
+
+static void on_message(struct process *p, struct connection *via, struct slice message)
+{
+    struct gen_server *gs = (struct gen_server *)p;
+    struct cursor c = cursor_of(message);
+    struct caller caller;
+    struct slice request;
+    int arity;
+
+    if (cursor_any_tuple(&c, &arity)) {
+        if (arity == 3 && cursor_is_atom(&c, "$gen_call") && caller_read(&caller, p->node, &c) &&
+            cursor_term(&c, &request)) {
+            take(gs, via, REQUEST_CALL, &caller, request);
+            return;
+        }
+        if (arity == 2 && cursor_is_atom(&c, "$gen_cast") && cursor_term(&c, &request)) {
+            take(gs, via, REQUEST_CAST, NULL, request);
+            return;
+        }
+        if (arity == 3 && cursor_is_atom(&c, "system") && caller_read(&caller, p->node, &c) &&
+            cursor_term(&c, &request)) {
+            sys_take_message(gs, &caller, request);
+            return;
+        }
+    }
+    take(gs, via, REQUEST_INFO, NULL, message);
+}
+
+void gen_server_stop_with(struct gen_server *gs, struct slice reason)
+{
+    if (!process_is_alive(&gs->process))
+        return;
+    while (gs->deferred) {
+        if (gs->deferred->caller)
+            reply_exit(gs->deferred->caller, reason);
+        deferred_free(gs, gs->deferred);
+    }
+    process_exit(&gs->process, reason);
+    if (gs->callbacks->terminated)
+        gs->callbacks->terminated(gs, reason);
+}
+
+void gen_server_stop(struct gen_server *gs, const char *reason)
+{
+    struct buffer b;
+
+    buffer_init(&b);
+    term_put_atom(&b, reason);
+    gen_server_stop_with(gs, buffer_slice(&b));
+    buffer_free(&b);
+}
+
+static void on_exit_signal(struct process *p, struct slice reason)
+{
+    struct gen_server *gs = (struct gen_server *)p;
+
+    if (!gs->traps_exits)
+        gen_server_stop_with(gs, reason);
+}
+
+static const struct process_behaviour gen_server_behaviour = {
+    .receive = on_message,
+    .exit_signal = on_exit_signal,
+};
+
+void gen_server_start(struct gen_server *gs, struct node *node, const char *name,
+                      const struct gen_server_callbacks *callbacks)
+{
+    memset(gs, 0, sizeof *gs);
+    process_start(&gs->process, node, &gen_server_behaviour, name);
+    gs->callbacks = callbacks;
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A process that behaves as an OTP gen_server: calls and casts, system messages (sys.c), suspension, exit.
+ *
+ * The server is part of the caller's struct, started by gen_server_start; what the callbacks get are views, valid
+ * during the call. Requests that arrive while the server is suspended are kept and handed on in order when it
+ * resumes. When it ends (sys:terminate, an exit signal, gen_server_stop) monitors and links are told first, then
+ * `terminated` is called, once.
+ */
+#ifndef OTP_GEN_SERVER_H
+#define OTP_GEN_SERVER_H
+
+#include "dist/node.h"
+#include "otp/caller.h"
+
+/* More than this waiting for a suspended server, and the connection that sends still more is cut. */
+#define SUSPENDED_MAX ((size_t)64 << 20)
+
+struct gen_server;
+
+struct gen_server_callbacks {
+    /* Answer now or later (caller_keep), with reply_open. */
+    void (*call)(struct gen_server *gs, const struct caller *caller, struct slice request);
+    void (*cast)(struct gen_server *gs, struct slice request);
+    /* Any other message. */
+    void (*info)(struct gen_server *gs, struct slice message);
+    /* Writes the state as sys:get_state shows it: one term. */
+    void (*put_state)(struct gen_server *gs, struct buffer *b);
+    /* Stops and starts whatever runs by itself; may be NULL. */
+    void (*suspended)(struct gen_server *gs, bool suspended);
+    void (*terminated)(struct gen_server *gs, struct slice reason);
+};
+
+struct gen_server {
+    struct process process; /* first */
+    const struct gen_server_callbacks *callbacks;
+    bool traps_exits; /* as rex and net_kernel do: only `kill` would end it, and is ignored too */
+    bool is_suspended;
+    struct deferred *deferred; /* while suspended, in order of arrival */
+    size_t deferred_bytes;
+    uint64_t messages_in, messages_out;
+    bool has_statistics;
+    uint64_t statistics_in, statistics_out; /* at their start */
+    int64_t statistics_since;               /* unix seconds */
+};
+
+void gen_server_start(struct gen_server *gs, struct node *node, const char *name,
+                      const struct gen_server_callbacks *callbacks);
+/* Ends it: reason is an atom. */
+void gen_server_stop(struct gen_server *gs, const char *reason);
+void gen_server_stop_with(struct gen_server *gs, struct slice reason);
+
+/* As if `caller` had called, or somebody had cast: for functions of the server's own API run by rpc. */
+void gen_server_call(struct gen_server *gs, const struct caller *caller, struct slice request);
+void gen_server_cast(struct gen_server *gs, struct connection *via, struct slice request);
+
+/* For sys.c. */
+void gen_server_suspend(struct gen_server *gs, bool suspended);
+/* A {system, From, Request} message (sys.erl). */
+void sys_take_message(struct gen_server *gs, const struct caller *caller, struct slice request);
+
+#endif

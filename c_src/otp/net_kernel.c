@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "otp/net_kernel.h"
+
+#include "term/term_write.h"
+
+static void on_call(struct gen_server *gs, const struct caller *caller, struct slice request)
+{
+    struct cursor c = cursor_of(request);
+    (void)gs;
+
+    if (cursor_tuple(&c, 2) && cursor_is_atom(&c, "is_auth"))
+        reply_atom(caller, "yes");
+    else
+        reply_atom(caller, "ignored");
+}
+
+static void on_other(struct gen_server *gs, struct slice message)
+{
+    (void)gs;
+    (void)message;
+}
+
+static void put_state(struct gen_server *gs, struct buffer *b)
+{
+    term_put_map(b, 1);
+    term_put_atom(b, "node");
+    term_put_atom(b, gs->process.node->name);
+}
+
+static const struct gen_server_callbacks callbacks = {
+    .call = on_call,
+    .cast = on_other,
+    .info = on_other,
+    .put_state = put_state,
+};
+
+void net_kernel_start(struct gen_server *gs, struct node *node)
+{
+    gen_server_start(gs, node, "net_kernel", &callbacks);
+    gs->traps_exits = true;
+}

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The process `net_kernel`, as far as other nodes ask it anything: net_adm:ping waits for its answer for ever. */
+#ifndef OTP_NET_KERNEL_H
+#define OTP_NET_KERNEL_H
+
+#include "otp/gen_server.h"
+
+void net_kernel_start(struct gen_server *gs, struct node *node);
+
+#endif

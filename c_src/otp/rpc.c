@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "otp/rpc.h"
+
+#include "otp/worker.h"
+#include "term/tags.h"
+#include "term/term_write.h"
+
+#include <string.h>
+
+/* A module, function and argument list, as they stand in a request. */
+struct mfa {
+    struct slice module, function, arguments;
+};
+
+/* Moves to the first element of a proper list, also one that came as a string of bytes. */
+static bool open_arguments(struct slice arguments, struct cursor *c, int *arity)
+{
+    *c = cursor_of(arguments);
+    return cursor_list(c, arity);
+}
+
+static bool read_mfa(struct cursor *c, struct mfa *mfa)
+{
+    return cursor_atom(c, &mfa->module) && cursor_atom(c, &mfa->function) &&
+           cursor_term(c, &mfa->arguments);
+}
+
+static const struct rpc_function *find_function(const struct rpc *rpc, const struct mfa *mfa,
+                                                int arity)
+{
+    for (size_t i = 0; i < rpc->count; i++) {
+        const struct rpc_function *f = &rpc->functions[i];
+        if (f->arity == arity && slice_is(mfa->function, f->function) &&
+            slice_is(mfa->module, f->module))
+            return f;
+    }
+    return NULL;
+}
+
+static void apply(struct rpc *rpc, const struct caller *caller, const struct mfa *mfa)
+{
+    struct cursor arguments;
+    int arity = -1;
+
+    if (!open_arguments(mfa->arguments, &arguments, &arity) &&
+        cursor_tag(&arguments) == TAG_STRING) {
+        /* A list of small integers: no function of ours takes those, but the count decides. */
+        arity = -1;
+    }
+    const struct rpc_function *f = find_function(rpc, mfa, arity);
+    if (f)
+        f->run(rpc->ctx, caller, arguments);
+    else
+        reply_failure(caller, "undef", mfa->module, mfa->function, mfa->arguments);
+}
+
+/* --- erpc --- */
+
+static void refuse_spawn(const struct spawn_request *request)
+{
+    struct buffer *b = connection_open_frame(request->via);
+
+    control_put_spawn_reply(b, request->id, &request->from, false, NULL, "notsup");
+    connection_close_frame(request->via);
+}
+
+static bool wants_monitor(struct slice options)
+{
+    struct cursor c = cursor_of(options);
+    int length;
+
+    return cursor_list(&c, &length) && length == 1 && cursor_is_atom(&c, "monitor");
+}
+
+static bool has_no_options(struct slice options)
+{
+    struct cursor c = cursor_of(options);
+
+    return cursor_tag(&c) == TAG_NIL;
+}
+
+void rpc_take_spawn(struct rpc *rpc, const struct spawn_request *request)
+{
+    struct node *node = rpc->rex.process.node;
+    struct cursor c = cursor_of(request->arguments);
+    struct caller caller = {.kind = CALLER_ERPC, .is_rpc = true, .node = node};
+    struct mfa mfa;
+    int arity;
+    bool monitored = wants_monitor(request->options);
+    bool is_call = slice_is(request->function, "execute_call") && request->arity == 4;
+    bool is_cast = slice_is(request->function, "execute_cast") && request->arity == 3;
+
+    if (!slice_is(request->module, "erpc") || !(is_call || is_cast) ||
+        !(monitored || has_no_options(request->options)) || !cursor_list(&c, &arity) ||
+        arity != request->arity || (is_call && !cursor_term(&c, &caller.tag)) ||
+        !read_mfa(&c, &mfa)) {
+        refuse_spawn(request);
+        return;
+    }
+    struct slice undefined = slice_of("\x77\x09undefined");
+    if (is_cast)
+        caller.tag = undefined;
+    caller.pid = request->from;
+    caller.worker = worker_start(node, request, monitored);
+    if (caller.worker != 0)
+        apply(rpc, &caller, &mfa);
+    else
+        refuse_spawn(request);
+}
+
+/* --- rex --- */
+
+static void rex_call(struct gen_server *gs, const struct caller *caller, struct slice request)
+{
+    struct cursor c = cursor_of(request);
+    struct caller rpc_caller = *caller;
+    struct mfa mfa;
+    int arity;
+
+    rpc_caller.is_rpc = true;
+    if (cursor_any_tuple(&c, &arity) && arity == 5 &&
+        (cursor_is_atom(&c, "block_call") || cursor_is_atom(&c, "call")) && read_mfa(&c, &mfa))
+        apply((struct rpc *)gs, &rpc_caller, &mfa);
+    /* rex of OTP leaves a call that it does not know unanswered, too. */
+}
+
+/* A cast's result goes to nobody: to a worker that does not exist. */
+static void rex_cast(struct gen_server *gs, struct slice request)
+{
+    struct cursor c = cursor_of(request);
+    struct caller nobody = {.kind = CALLER_ERPC, .is_rpc = true, .node = gs->process.node};
+    struct mfa mfa;
+
+    nobody.pid.node = gs->process.node->name_slice;
+    if (cursor_tuple(&c, 5) && cursor_is_atom(&c, "cast") && read_mfa(&c, &mfa))
+        apply((struct rpc *)gs, &nobody, &mfa);
+}
+
+static void put_features(struct buffer *b, struct node *node)
+{
+    term_put_tuple(b, 3);
+    term_put_atom(b, "features_reply");
+    term_put_atom(b, node->name);
+    term_put_list(b, 1);
+    term_put_atom(b, "erpc");
+    term_put_nil(b);
+}
+
+/* {From, {call, M, F, A, GroupLeader}} of erl_call, ei_rpc and jinterface, and {From, features_request}. */
+static void rex_info(struct gen_server *gs, struct slice message)
+{
+    struct cursor c = cursor_of(message);
+    struct node *node = gs->process.node;
+    struct caller caller = {.kind = CALLER_REX, .is_rpc = true, .node = node};
+    struct mfa mfa;
+
+    if (!cursor_tuple(&c, 2) || !cursor_pid(&c, &caller.pid))
+        return;
+    if (cursor_is_atom(&c, "features_request")) {
+        struct connection *via;
+        struct buffer *b = node_open_send(node, &caller.pid, &via);
+        if (b) {
+            put_features(b, node);
+            connection_close_frame(via);
+        }
+    } else if (cursor_tuple(&c, 5) && cursor_is_atom(&c, "call") && read_mfa(&c, &mfa)) {
+        apply((struct rpc *)gs, &caller, &mfa);
+    }
+}
+
+static void rex_put_state(struct gen_server *gs, struct buffer *b)
+{
+    (void)gs;
+    term_put_map(b, 0);
+}
+
+static const struct gen_server_callbacks rex_callbacks = {
+    .call = rex_call,
+    .cast = rex_cast,
+    .info = rex_info,
+    .put_state = rex_put_state,
+};
+
+void rpc_start(struct rpc *rpc, struct node *node, const struct rpc_function *functions,
+               size_t count, void *ctx)
+{
+    gen_server_start(&rpc->rex, node, "rex", &rex_callbacks);
+    rpc->rex.traps_exits = true;
+    rpc->functions = functions;
+    rpc->count = count;
+    rpc->ctx = ctx;
+}

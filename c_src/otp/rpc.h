@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * rpc and erpc: the process `rex`, and the functions that other nodes spawn here.
+ *
+ * What can be called is one table of functions, given at the start by the layer above; everything else is `undef`,
+ * as on a node that does not have the module. See rpc.erl and erpc.erl of kernel.
+ */
+#ifndef OTP_RPC_H
+#define OTP_RPC_H
+
+#include "otp/caller.h"
+#include "otp/gen_server.h"
+
+struct rpc_function {
+    const char *module;
+    const char *function;
+    int arity;
+    /* `arguments` stands at the first of `arity` terms. Must answer the caller, now or later. */
+    void (*run)(void *ctx, const struct caller *caller, struct cursor arguments);
+};
+
+struct rpc {
+    struct gen_server rex; /* first: its callbacks find the rest through it */
+    const struct rpc_function *functions;
+    size_t count;
+    void *ctx;
+};
+
+/* Registers `rex`. The table must outlive it. */
+void rpc_start(struct rpc *rpc, struct node *node, const struct rpc_function *functions,
+               size_t count, void *ctx);
+/* Answers a spawn request: erpc's two functions, or notsup. */
+void rpc_take_spawn(struct rpc *rpc, const struct spawn_request *request);
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "otp/watch.h"
+
+#include "term/term_write.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+void watches_init(struct watches *all, struct node *node, struct process *owner)
+{
+    *all = (struct watches){.node = node, .owner = owner};
+}
+
+static struct control_end target_of(const struct watch *watch)
+{
+    struct control_end end = {0};
+
+    if (watch->pid)
+        end.pid = *watch->pid;
+    else
+        end.name = slice_of(watch->name);
+    return end;
+}
+
+typedef void (*put_fn)(struct buffer *, const struct pid *, const struct control_end *,
+                       struct slice);
+
+static void send_signal(struct watches *all, struct watch *watch, put_fn put)
+{
+    struct node *node = all->node;
+    struct pid self = process_pid(all->owner);
+    struct control_end target = target_of(watch);
+    struct buffer reference;
+
+    buffer_init(&reference);
+    term_put_reference(&reference, node->name_slice, node_creation(node), watch->number);
+    struct buffer *b = connection_open_frame(watch->via);
+    put(b, &self, &target, buffer_slice(&reference));
+    connection_close_frame(watch->via);
+    buffer_free(&reference);
+}
+
+static void turn_on(struct watches *all, struct watch *watch, struct connection *via)
+{
+    watch->all = all;
+    watch->via = via;
+    DL_APPEND(via->watches, watch);
+    watch->number = ++all->last_number;
+    HASH_ADD(hh, all->by_number, number, sizeof watch->number, watch);
+    send_signal(all, watch, control_put_monitor);
+}
+
+static void turn_off(struct watches *all, struct watch *watch)
+{
+    HASH_DEL(all->by_number, watch);
+    DL_DELETE(watch->via->watches, watch);
+    watch->number = 0;
+    free(watch->pid);
+    watch->pid = NULL;
+}
+
+int watch_pid(struct watches *all, struct watch *watch, const struct pid *pid)
+{
+    struct connection *via = node_find(all->node, pid->node);
+
+    if (!via)
+        return -ENOTCONN;
+    watch->pid = pid_copy(pid);
+    if (!watch->pid)
+        return -ENOMEM;
+    turn_on(all, watch, via);
+    return 0;
+}
+
+void watch_name(struct watches *all, struct watch *watch, struct connection *via, const char *name)
+{
+    watch->name = name;
+    turn_on(all, watch, via);
+}
+
+void watch_stop(struct watches *all, struct watch *watch)
+{
+    if (!watch_is_on(watch))
+        return;
+    if (watch->via->state == CONNECTION_UP)
+        send_signal(all, watch, control_put_demonitor);
+    /* The send may have cut the connection off, and the watch with it. */
+    if (watch_is_on(watch))
+        turn_off(all, watch);
+}
+
+void watches_take_exit(struct watches *all, struct connection *c, const struct control *control)
+{
+    struct node *node = all->node;
+    struct watch *watch = NULL;
+    uint64_t number;
+
+    if (!reference_number(control->reference, node->name_slice, node_creation(node), &number))
+        return;
+    HASH_FIND(hh, all->by_number, &number, sizeof number, watch);
+    if (!watch || watch->via != c)
+        return;
+    turn_off(all, watch);
+    watch->down(watch, control->reason);
+}
+
+void watches_take_connection_down(struct connection *c)
+{
+    /* What a callback does may end other watches: always the first of those that are left. */
+    while (c->watches) {
+        struct watch *watch = c->watches;
+        turn_off(watch->all, watch);
+        watch->down(watch, slice_of("\x77\x0cnoconnection"));
+    }
+}

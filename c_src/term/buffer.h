@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A growing run of bytes: what is read from a socket, what waits to be written to one, a term in
+ * the making.
+ *
+ * The buffer owns its memory; buffer_free gives it back. Appending never fails at the call: when
+ * memory runs out or the limit is passed, the buffer is marked `overflow`, later appends do
+ * nothing, and whoever uses the bytes asks once, at the end. Pointers into the data are good until
+ * the next append.
+ */
+#ifndef TERM_BUFFER_H
+#define TERM_BUFFER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct buffer {
+    uint8_t *data;
+    size_t start; /* first byte not yet consumed */
+    size_t end;   /* one past the last byte written */
+    size_t capacity;
+    bool overflow;
+};
+
+/* A view of bytes that belong to somebody else. */
+struct slice {
+    const uint8_t *data;
+    size_t len;
+};
+
+void buffer_init(struct buffer *b);
+void buffer_free(struct buffer *b);
+
+/* Makes room for `size` more bytes and returns where they go, or NULL (and overflow). Commit with
+ * buffer_grow. */
+uint8_t *buffer_reserve(struct buffer *b, size_t size);
+/* Counts `size` bytes written behind the end (at most what was reserved) as part of the data. */
+void buffer_grow(struct buffer *b, size_t size);
+void buffer_append(struct buffer *b, const void *data, size_t size);
+/* Drops `size` bytes from the front. */
+void buffer_consume(struct buffer *b, size_t size);
+/* Cuts the data back to `size` bytes and clears overflow: undoes appends that went wrong. */
+void buffer_truncate(struct buffer *b, size_t size);
+/* Empties the buffer; memory above `keep` bytes is given back. */
+void buffer_reset(struct buffer *b, size_t keep);
+
+static inline size_t buffer_size(const struct buffer *b)
+{
+    return b->end - b->start;
+}
+
+static inline uint8_t *buffer_data(const struct buffer *b)
+{
+    return b->data + b->start;
+}
+
+static inline struct slice buffer_slice(const struct buffer *b)
+{
+    return (struct slice){b->data + b->start, b->end - b->start};
+}
+
+/* A copy of the slice in memory of its own (free() it), or NULL. */
+uint8_t *slice_copy(struct slice s);
+bool slice_equal(struct slice a, struct slice b);
+struct slice slice_of(const char *text);
+
+#endif

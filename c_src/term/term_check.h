@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The gate for everything that comes off the wire: is this a whole, well-formed external term?
+ *
+ * ei's decoders take no length and trust the counts they read; nothing of ei may touch bytes that
+ * did not pass here. The check is iterative and its depth bounded, so no term can exhaust the
+ * stack. It accepts what an OTP node that knows our flags can send: no compressed terms, no atom
+ * cache references, no local terms. Source: "External Term Format" of the ERTS documentation.
+ */
+#ifndef TERM_CHECK_H
+#define TERM_CHECK_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define TERM_MAX_DEPTH 256
+
+/*
+ * The size in bytes of the one term (without version byte) that starts at `data`; -EBADMSG if it is
+ * malformed, unknown or cut short, -E2BIG if it is nested deeper than TERM_MAX_DEPTH.
+ */
+ssize_t term_check(const uint8_t *data, size_t len);
+
+#endif

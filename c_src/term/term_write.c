@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "term/term_write.h"
+
+#include "term/tags.h"
+
+#include <ei.h>
+#include <stdarg.h>
+#include <string.h>
+
+/* More than any head, number or pid without its node name takes. */
+#define HEAD_SIZE 32
+
+/* Runs an ei encoder at the end of the buffer; `extra` is room for what it writes behind a head. */
+#define PUT(b, extra, encode, ...)                                    \
+    do {                                                              \
+        char *to_ = (char *)buffer_reserve((b), HEAD_SIZE + (extra)); \
+        int size_ = 0;                                                \
+        if (to_ && encode(to_, &size_, ##__VA_ARGS__) == 0)           \
+            buffer_grow((b), (size_t)size_);                          \
+        else                                                          \
+            (b)->overflow = true;                                     \
+    } while (0)
+
+void term_put_version(struct buffer *b)
+{
+    PUT(b, 0, ei_encode_version);
+}
+
+void term_put_tuple(struct buffer *b, int arity)
+{
+    PUT(b, 0, ei_encode_tuple_header, arity);
+}
+
+void term_put_list(struct buffer *b, int length)
+{
+    PUT(b, 0, ei_encode_list_header, length);
+}
+
+void term_put_nil(struct buffer *b)
+{
+    PUT(b, 0, ei_encode_empty_list);
+}
+
+void term_put_map(struct buffer *b, int pairs)
+{
+    PUT(b, 0, ei_encode_map_header, pairs);
+}
+
+void term_put_atom_slice(struct buffer *b, struct slice name)
+{
+    PUT(b, name.len, ei_encode_atom_len_as, (const char *)name.data, (int)name.len, ERLANG_UTF8,
+        ERLANG_UTF8);
+}
+
+void term_put_atom(struct buffer *b, const char *name)
+{
+    term_put_atom_slice(b, slice_of(name));
+}
+
+void term_put_bool(struct buffer *b, bool value)
+{
+    term_put_atom(b, value ? "true" : "false");
+}
+
+void term_put_int(struct buffer *b, int64_t value)
+{
+    PUT(b, 0, ei_encode_longlong, value);
+}
+
+void term_put_binary(struct buffer *b, struct slice bytes)
+{
+    PUT(b, bytes.len, ei_encode_binary, bytes.data, (long)bytes.len);
+}
+
+static void put_u32(uint8_t *p, uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(value >> (24 - 8 * i));
+}
+
+void term_put_pid(struct buffer *b, const struct pid *pid)
+{
+    uint8_t tag = TAG_NEW_PID;
+    uint8_t numbers[12];
+
+    put_u32(numbers, pid->id);
+    put_u32(numbers + 4, pid->serial);
+    put_u32(numbers + 8, pid->creation);
+    buffer_append(b, &tag, 1);
+    term_put_atom_slice(b, pid->node);
+    buffer_append(b, numbers, sizeof numbers);
+}
+
+void term_put_reference(struct buffer *b, struct slice node, uint32_t creation, uint64_t number)
+{
+    uint8_t head[3] = {TAG_NEWER_REFERENCE, 0, 3};
+    uint8_t numbers[16];
+
+    /* OTP uses the lower 18 bits of the first word only. */
+    put_u32(numbers, creation);
+    put_u32(numbers + 4, (uint32_t)(number & 0x3ffff));
+    put_u32(numbers + 8, (uint32_t)(number >> 18));
+    put_u32(numbers + 12, (uint32_t)(number >> 50));
+    buffer_append(b, head, sizeof head);
+    term_put_atom_slice(b, node);
+    buffer_append(b, numbers, sizeof numbers);
+}
+
+void term_put_float(struct buffer *b, double value)
+{
+    PUT(b, 0, ei_encode_double, value);
+}
+
+void term_put_string(struct buffer *b, const char *text)
+{
+    size_t len = strlen(text);
+
+    PUT(b, 5 * len, ei_encode_string_len, text, (int)len);
+}
+
+void term_put_raw(struct buffer *b, struct slice term)
+{
+    buffer_append(b, term.data, term.len);
+}
+
+void term_put_atoms(struct buffer *b, int arity, ...)
+{
+    va_list names;
+
+    term_put_tuple(b, arity);
+    va_start(names, arity);
+    for (int i = 0; i < arity; i++)
+        term_put_atom(b, va_arg(names, const char *));
+    va_end(names);
+}
+
+size_t term_open_list(struct buffer *b)
+{
+    size_t opened = buffer_size(b);
+    uint8_t head[5] = {TAG_LIST};
+
+    buffer_append(b, head, sizeof head);
+    return opened;
+}
+
+void term_close_list(struct buffer *b, size_t opened, uint32_t length)
+{
+    if (b->overflow)
+        return;
+    if (length == 0) {
+        buffer_truncate(b, opened);
+        term_put_nil(b);
+        return;
+    }
+    put_u32(buffer_data(b) + opened + 1, length);
+    term_put_nil(b);
+}

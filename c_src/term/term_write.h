@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Writes terms into a buffer, on top of ei's encoders. Each call appends one term, or the head of a
+ * container whose elements the following calls append. Failure is kept in the buffer (`overflow`),
+ * to be asked once.
+ */
+#ifndef TERM_WRITE_H
+#define TERM_WRITE_H
+
+#include "term/buffer.h"
+#include "term/cursor.h"
+
+void term_put_version(struct buffer *b);
+void term_put_tuple(struct buffer *b, int arity);
+/* A list's head; put the tail (term_put_nil) behind its `length` > 0 elements. */
+void term_put_list(struct buffer *b, int length);
+void term_put_nil(struct buffer *b);
+void term_put_map(struct buffer *b, int pairs);
+/* `name` in UTF-8, at most 255 characters. */
+void term_put_atom(struct buffer *b, const char *name);
+void term_put_atom_slice(struct buffer *b, struct slice name);
+void term_put_bool(struct buffer *b, bool value);
+void term_put_int(struct buffer *b, int64_t value);
+void term_put_binary(struct buffer *b, struct slice bytes);
+void term_put_pid(struct buffer *b, const struct pid *pid);
+/* A reference of three words that hold `number`. */
+void term_put_reference(struct buffer *b, struct slice node, uint32_t creation, uint64_t number);
+void term_put_float(struct buffer *b, double value);
+/* A list of characters, as Erlang's "text". */
+void term_put_string(struct buffer *b, const char *text);
+/* A whole term that was read or written before. */
+void term_put_raw(struct buffer *b, struct slice term);
+/* `{A, B}` and `{A, B, C}` of atoms are what errors are made of: term_put_atoms(b, 2, "error",
+ * "x"). */
+void term_put_atoms(struct buffer *b, int arity, ...);
+
+/* A proper list of an unknown number of elements: open it, put the elements, close it with their
+ * number. */
+size_t term_open_list(struct buffer *b);
+void term_close_list(struct buffer *b, size_t opened, uint32_t length);
+
+#endif

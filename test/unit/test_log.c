@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The log: form of a line, levels, escaping, the limit per kind and peer, and a stderr that takes
+ * no more. */
+#include "log.h"
+#include "suites.h"
+
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <regex.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+Suite *suite_log(void);
+
+static int saved_stderr;
+static int reader = -1; /* what the log wrote to stderr can be read here */
+static char captured[1 << 20];
+
+/* Replaces stderr with a pipe, so that a test sees what the log wrote. */
+static void set_up(void)
+{
+    int fds[2];
+
+    ck_assert_int_eq(pipe(fds), 0);
+    ck_assert_int_eq(fcntl(fds[0], F_SETFL, O_NONBLOCK), 0);
+    ck_assert_int_ge(fcntl(fds[1], F_SETPIPE_SZ, sizeof captured), 0);
+    saved_stderr = dup(STDERR_FILENO);
+    ck_assert_int_ge(saved_stderr, 0);
+    ck_assert_int_eq(dup2(fds[1], STDERR_FILENO), STDERR_FILENO);
+    close(fds[1]);
+    reader = fds[0];
+    log_init(LOG_DEBUG);
+}
+
+static void tear_down(void)
+{
+    log_free();
+    dup2(saved_stderr, STDERR_FILENO);
+    close(saved_stderr);
+    if (reader >= 0)
+        close(reader);
+}
+
+/* All that was written since the last call. */
+static const char *take(void)
+{
+    size_t len = 0;
+    ssize_t got;
+
+    while ((got = read(reader, captured + len, sizeof captured - 1 - len)) > 0)
+        len += (size_t)got;
+    captured[len] = 0;
+    return captured;
+}
+
+/* The text of the one line that was written since the last call, without time and newline. */
+static const char *take_line(void)
+{
+    char *text = (char *)take();
+    char *end = strchr(text, '\n');
+
+    ck_assert_msg(end != NULL && end[1] == 0, "not one line: '%s'", text);
+    ck_assert_uint_gt(strlen(text), 25);
+    *end = 0;
+    return text + 25;
+}
+
+static size_t count_lines(const char *text)
+{
+    size_t count = 0;
+
+    for (; *text != 0; text++)
+        count += *text == '\n';
+    return count;
+}
+
+START_TEST(a_line_has_time_level_and_text)
+{
+    regex_t form;
+
+    ck_assert_int_eq(regcomp(&form,
+                             "^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]"
+                             "\\.[0-9]{3}Z warning it happened\n$",
+                             REG_EXTENDED | REG_NOSUB),
+                     0);
+    log_event(LOG_WARNING, "kind", NULL, "it happened");
+    ck_assert_int_eq(regexec(&form, take(), 0, NULL, 0), 0);
+    regfree(&form);
+    log_eventf(LOG_ERR, "kind", "a@h", "%s %d", "number", 7);
+    ck_assert_str_eq(take_line(), "error number 7");
+}
+END_TEST
+
+START_TEST(levels_have_names_and_a_threshold)
+{
+    static const char *const names[] = {"error", "warning", "notice", "info", "debug"};
+    static const int levels[] = {LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG};
+
+    for (int i = 0; i < 5; i++) {
+        ck_assert_int_eq(log_level_parse(names[i]), levels[i]);
+        log_init(levels[i]);
+        for (int j = 0; j < 5; j++) {
+            ck_assert_int_eq(log_enabled(levels[j]), j <= i);
+            log_event(levels[j], "kind", NULL, names[j]);
+        }
+        ck_assert_uint_eq(count_lines(take()), (size_t)i + 1);
+    }
+    ck_assert_int_eq(log_level_parse("Error"), -EINVAL);
+    ck_assert_int_eq(log_level_parse(""), -EINVAL);
+}
+END_TEST
+
+static const struct {
+    const char *text;
+    const char *escaped;
+} escapes[] = {
+    {"", ""},
+    {"plain ~ text", "plain ~ text"},
+    {"a\nb\r\t\033[2J\x7f", "a\\x0ab\\x0d\\x09\\x1b[2J\\x7f"},
+    {"\\x0a", "\\\\x0a"},
+    {"gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80",
+     "gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80"},
+    {"\xc2\x85", "\\xc2\\x85"},          /* NEL, a control character */
+    {"\xe2\x80\xa8", "\\xe2\\x80\\xa8"}, /* LINE SEPARATOR */
+    {"\xe2\x80\xae", "\\xe2\\x80\\xae"}, /* RIGHT-TO-LEFT OVERRIDE */
+    {"\xc3", "\\xc3"},                   /* ends early */
+    {"\xe2\x82", "\\xe2\\x82"},
+    {"\xf0\x9f\x98x", "\\xf0\\x9f\\x98x"},
+    {"\x80\xbf\xfe\xff", "\\x80\\xbf\\xfe\\xff"}, /* never begin a character */
+    {"\xc0\xaf", "\\xc0\\xaf"},                   /* overlong */
+    {"\xe0\x80\xaf", "\\xe0\\x80\\xaf"},
+    {"\xf0\x80\x80\xaf", "\\xf0\\x80\\x80\\xaf"},
+    {"\xed\xa0\x80", "\\xed\\xa0\\x80"},          /* surrogate */
+    {"\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80"}, /* above U+10FFFF */
+    {"\xef\xbf\xbd\xf4\x8f\xbf\xbf", "\xef\xbf\xbd\xf4\x8f\xbf\xbf"},
+};
+
+START_TEST(text_is_escaped)
+{
+    char expected[200];
+    char out[200];
+
+    log_event(LOG_INFO, "kind", NULL, escapes[_i].text);
+    snprintf(expected, sizeof expected, "info %s", escapes[_i].escaped);
+    ck_assert_str_eq(take_line(), expected);
+
+    /* In a room of any size: the whole text, or a beginning of it with the mark; never half an
+     * escape. */
+    size_t full = strlen(escapes[_i].escaped);
+    for (size_t size = 4; size <= full + 2; size++) {
+        memset(out, '#', sizeof out);
+        size_t len = log_escape(out, size, escapes[_i].text);
+        ck_assert_uint_eq(len, strlen(out));
+        ck_assert_uint_lt(len, size);
+        ck_assert_int_eq(out[size], '#');
+        if (size > full) {
+            ck_assert_str_eq(out, escapes[_i].escaped);
+        } else {
+            ck_assert_str_eq(out + len - 3, "...");
+            ck_assert_mem_eq(out, escapes[_i].escaped, len - 3);
+        }
+    }
+}
+END_TEST
+
+START_TEST(a_line_is_cut_at_its_limit)
+{
+    static char huge[100000];
+
+    memset(huge, 'x', sizeof huge - 1);
+    log_event(LOG_INFO, "kind", NULL, huge);
+    const char *line = take();
+    ck_assert_uint_eq(strlen(line), LOG_LINE_MAX - 1);
+    ck_assert_str_eq(line + LOG_LINE_MAX - 6, "x...\n");
+    ck_assert_uint_eq(count_lines(line), 1);
+    memset(huge, 1, sizeof huge - 1);
+    log_eventf(LOG_INFO, "kind", huge, "%s", huge);
+    ck_assert_uint_lt(strlen(take()), LOG_LINE_MAX);
+}
+END_TEST
+
+START_TEST(one_line_a_second_of_a_kind_from_a_peer)
+{
+    log_event_at(5000, LOG_INFO, "kind", "a@h", "first");
+    ck_assert_str_eq(take_line(), "info first");
+    for (int i = 0; i < 41; i++)
+        log_event_at(5000 + 24 * (uint64_t)i, LOG_INFO, "kind", "a@h", "again");
+    ck_assert_str_eq(take(), "");
+    log_event_at(5999, LOG_INFO, "kind", "a@h", "again");
+    ck_assert_str_eq(take(), "");
+    log_event_at(6000, LOG_INFO, "kind", "a@h", "next");
+    ck_assert_str_eq(take_line(), "info next (42 like it suppressed)");
+    log_event_at(7000, LOG_INFO, "kind", "a@h", "last");
+    ck_assert_str_eq(take_line(), "info last");
+}
+END_TEST
+
+START_TEST(other_kinds_and_peers_are_not_suppressed)
+{
+    log_event_at(5000, LOG_INFO, "kind", "a@h", "1");
+    log_event_at(5000, LOG_INFO, "other", "a@h", "2");
+    log_event_at(5000, LOG_INFO, "kind", "b@h", "3");
+    log_event_at(5000, LOG_INFO, "kind", NULL, "4");
+    log_event_at(5000, LOG_INFO, "kind", NULL, "5");
+    ck_assert_uint_eq(count_lines(take()), 5);
+}
+END_TEST
+
+START_TEST(a_count_is_told_when_the_next_line_comes)
+{
+    log_event_at(5000, LOG_NOTICE, "kind", "a@h", "first");
+    log_event_at(5001, LOG_NOTICE, "kind", "a@h", "again");
+    log_event_at(5002, LOG_NOTICE, "kind", "a@h", "again");
+    take();
+    log_event_at(5999, LOG_INFO, "kind", NULL, "too early");
+    ck_assert_str_eq(take_line(), "info too early");
+    log_event_at(6000, LOG_INFO, "kind", NULL, "later");
+    const char *text = take();
+    ck_assert_uint_eq(count_lines(text), 2);
+    ck_assert_ptr_nonnull(strstr(text, " notice kind: 2 more from a@h suppressed\n"));
+    log_event_at(6001, LOG_INFO, "kind", "a@h", "next");
+    ck_assert_str_eq(take_line(), "info next");
+}
+END_TEST
+
+START_TEST(counts_are_told_at_the_end)
+{
+    log_event_at(5000, LOG_NOTICE, "kind", "a@h", "first");
+    log_event_at(5001, LOG_NOTICE, "kind", "a@h", "again");
+    log_event_at(5001, LOG_NOTICE, "kind", "b@h", "first");
+    take();
+    log_free();
+    ck_assert_str_eq(take_line(), "notice kind: 1 more from a@h suppressed");
+    log_free();
+    ck_assert_str_eq(take(), "");
+}
+END_TEST
+
+START_TEST(what_is_below_the_level_is_not_counted)
+{
+    log_event_at(5000, LOG_INFO, "kind", "a@h", "first");
+    log_init(LOG_INFO);
+    log_event_at(5001, LOG_DEBUG, "kind", "a@h", "again");
+    take();
+    log_event_at(6000, LOG_INFO, "kind", "a@h", "next");
+    ck_assert_str_eq(take_line(), "info next");
+}
+END_TEST
+
+/* However many peers there are, there is a bounded number of lines a second, and each line is told
+ * or counted. */
+START_TEST(many_peers_do_not_grow_the_table)
+{
+    char peer[32];
+
+    for (int i = 0; i < 10000; i++) {
+        snprintf(peer, sizeof peer, "n%d@h", i);
+        log_event_at(5000, LOG_INFO, "kind", peer, "hello");
+    }
+    ck_assert_uint_eq(count_lines(take()), LOG_PAIRS_MAX);
+    log_event_at(5000, LOG_INFO, "kind", NULL, "own");
+    ck_assert_str_eq(take_line(), "info own");
+    log_event_at(6000, LOG_INFO, "kind", "late@h", "next");
+    const char *text = take();
+    ck_assert_uint_eq(count_lines(text), 2);
+    snprintf(peer, sizeof peer, " %d lines", 10000 - LOG_PAIRS_MAX);
+    ck_assert_ptr_nonnull(strstr(text, peer));
+
+    for (int i = 0; i < 10000; i++) {
+        snprintf(peer, sizeof peer, "n%d@h", i);
+        log_event_at(7000 + 10 * (uint64_t)i, LOG_INFO, "kind", peer, "hello");
+    }
+    ck_assert_uint_eq(count_lines(take()), 10000); /* 100 a second are no crowd */
+}
+END_TEST
+
+START_TEST(long_kinds_and_peers_are_told_apart_by_their_beginning)
+{
+    char kind[1000];
+    char peer[1000];
+
+    memset(kind, 'k', sizeof kind);
+    memset(peer, 'p', sizeof peer);
+    kind[999] = peer[999] = 0;
+    log_event_at(5000, LOG_INFO, kind, peer, "first");
+    peer[998] = 'q';
+    log_event_at(5000, LOG_INFO, kind, peer, "again");
+    ck_assert_str_eq(take_line(), "info first");
+}
+END_TEST
+
+/* Nobody reads: the log must come back at once, and tell later how much is missing. */
+START_TEST(a_full_pipe_costs_lines_but_no_time)
+{
+    const int total = 20000; /* more than the pipe takes */
+    char expected[64];
+
+    for (int i = 0; i < total; i++)
+        log_event(LOG_INFO, "kind", NULL, "a line that is a little longer than the shortest ones");
+    size_t written = count_lines(take());
+    ck_assert_uint_gt(written, 0);
+    ck_assert_uint_lt(written, total);
+    log_event(LOG_INFO, "kind", NULL, "again");
+    snprintf(expected, sizeof expected, " warning %zu log lines dropped", (size_t)total - written);
+    const char *text = take();
+    ck_assert_uint_eq(count_lines(text), 2);
+    ck_assert_ptr_nonnull(strstr(text, expected));
+    log_event(LOG_INFO, "kind", NULL, "once");
+    ck_assert_str_eq(take_line(), "info once");
+}
+END_TEST
+
+START_TEST(a_reader_that_is_gone_is_no_signal)
+{
+    struct sigaction action = {.sa_handler = SIG_DFL};
+
+    ck_assert_int_eq(sigaction(SIGPIPE, &action, NULL), 0);
+    close(reader);
+    reader = -1;
+    for (int i = 0; i < 100; i++)
+        log_event(LOG_INFO, "kind", NULL, "to nobody");
+    ck_assert_int_eq(fcntl(STDERR_FILENO, F_GETFL) & O_NONBLOCK, 0);
+}
+END_TEST
+
+START_TEST(ids_are_text_or_hex_of_at_most_64_characters)
+{
+    char out[LOG_ID_SIZE];
+    uint8_t bytes[1024];
+
+    log_format_id(out, (const uint8_t *)"node-1/a b", 10);
+    ck_assert_str_eq(out, "node-1/a b");
+    log_format_id(out, (const uint8_t *)"\x00\x7f\xff", 3);
+    ck_assert_str_eq(out, "007fff");
+    log_format_id(out, (const uint8_t *)"a\\b", 3);
+    ck_assert_str_eq(out, "615c62");
+    log_format_id(out, NULL, 0);
+    ck_assert_str_eq(out, "\"\"");
+
+    memset(bytes, 'a', sizeof bytes);
+    for (size_t len = 1; len <= sizeof bytes; len++) {
+        log_format_id(out, bytes, len);
+        ck_assert_uint_eq(strlen(out), len <= 64 ? len : 64);
+        ck_assert_int_eq(strcmp(out + strlen(out) - 1, ".") == 0, len > 64);
+    }
+    memset(bytes, 0xab, sizeof bytes);
+    for (size_t len = 1; len <= sizeof bytes; len++) {
+        log_format_id(out, bytes, len);
+        ck_assert_uint_eq(strlen(out), len <= 32 ? 2 * len : 63);
+        ck_assert_int_eq(strcmp(out + strlen(out) - 1, ".") == 0, len > 32);
+    }
+}
+END_TEST
+
+Suite *suite_log(void)
+{
+    Suite *suite = suite_create("log");
+    TCase *tests = tcase_create("log");
+
+    tcase_add_checked_fixture(tests, set_up, tear_down);
+    tcase_add_test(tests, a_line_has_time_level_and_text);
+    tcase_add_test(tests, levels_have_names_and_a_threshold);
+    tcase_add_loop_test(tests, text_is_escaped, 0, sizeof escapes / sizeof escapes[0]);
+    tcase_add_test(tests, a_line_is_cut_at_its_limit);
+    tcase_add_test(tests, one_line_a_second_of_a_kind_from_a_peer);
+    tcase_add_test(tests, other_kinds_and_peers_are_not_suppressed);
+    tcase_add_test(tests, a_count_is_told_when_the_next_line_comes);
+    tcase_add_test(tests, counts_are_told_at_the_end);
+    tcase_add_test(tests, what_is_below_the_level_is_not_counted);
+    tcase_add_test(tests, many_peers_do_not_grow_the_table);
+    tcase_add_test(tests, long_kinds_and_peers_are_told_apart_by_their_beginning);
+    tcase_add_test(tests, a_full_pipe_costs_lines_but_no_time);
+    tcase_add_test(tests, a_reader_that_is_gone_is_no_signal);
+    tcase_add_test(tests, ids_are_text_or_hex_of_at_most_64_characters);
+    suite_add_tcase(suite, tests);
+    return suite;
+}
