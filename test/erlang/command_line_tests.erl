@@ -103,7 +103,8 @@ long_names() ->
 short_names() ->
     {ok, Host} = inet:gethostname(),
     Name = cnode:unique("short"),
-    {ok, Peer, _} = peer:start_link(#{name => cnode:unique("short_peer"), host => Host, connection => standard_io,
+    {ok, Peer, _} = peer:start_link(#{name => cnode:unique("short_peer"), host => Host, longnames => false,
+                                      connection => standard_io,
                                       args => ["-connect_all", "false", "-setcookie", cnode:cookie()]}),
     [with(#{node_args => Args},
           fun(#{node := Node}, _) ->
@@ -262,7 +263,8 @@ epmd_port() ->
 stdin_end() ->
     Fifo = temporary("stdin"),
     "" = os:cmd("mkfifo " ++ Fifo),
-    Writer = open_port({spawn_executable, "/bin/sh"}, [{args, ["-c", "exec cat >\"$0\"", Fifo]}]),
+    %% Without exit_status a port ends at once whose program has no stdout.
+    Writer = open_port({spawn_executable, "/bin/sh"}, [{args, ["-c", "exec cat >\"$0\"", Fifo]}, exit_status]),
     Handle = #{node := Node, name := Name} = cnode:start(reading(Fifo, ["--exit-on-stdin-eof"])),
     answers(Node),
     port_close(Writer),

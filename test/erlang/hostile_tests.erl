@@ -123,7 +123,7 @@ in_every_place(Handle = #{node := Node}, Title, Terms) ->
     Pid = bad_terms:ext(Self),
     ToCache = <<112, (term_to_binary({6, Self, '', macula_nat_cache}))/binary, 131>>,
     Put = bad_terms:ext(put),
-    Id = bad_terms:ext(<<"bad">>),
+    Id = bad_terms:ext(list_to_binary(Title)),
     MFA = <<(bad_terms:ext(make_ref()))/binary, (bad_terms:ext(?SERVER))/binary, (bad_terms:ext(unknown))/binary>>,
     inject(Handle, Node, Name,
            [framed(Body)
@@ -140,7 +140,7 @@ in_every_place(Handle = #{node := Node}, Title, Terms) ->
                         <<ToCache/binary, 104, 2, Cast/binary, 104, 4, Put/binary, Id/binary,
                           116, 2:32, (bad_terms:ext(node_id))/binary, Id/binary, (bad_terms:ext(extra))/binary,
                           Term/binary, 97, 100>>,
-                        <<ToCache/binary, (bad_terms:ext({'$gen_call', {Self, tag}, {get, <<"bad">>}}))/binary>>,
+                        <<ToCache/binary, (bad_terms:ext({'$gen_call', {Self, tag}, {get, list_to_binary(Title)}}))/binary>>,
                         <<112, 131, Term/binary>>,
                         <<112, 131, 104, 4, 97, 19, Pid/binary, Term/binary, Term/binary>>]]).
 
@@ -323,7 +323,7 @@ flood(Handle, Round) ->
                          {'$gen_call', {raw_dist:pid(Peer, I), t}, {attach_peer, <<"one">>}}) || I <- Some],
          [raw_dist:frame({6, Self, '', ?SERVER}, I) || I <- Some]],
     [begin
-         Id = erlang:unique_integer([positive]),
+         Id = 1000000,
          {Request, _} = raw_dist:call_frames(Peer, ?SERVER, flooded, Id),
          ok = raw_dist:send(Peer, [Flood, Request]),
          ?assertEqual({ok, {error, unknown_request}}, raw_dist:await_reply(Peer, Id)),
@@ -338,13 +338,19 @@ full_cache(Handle = #{node := Node}) ->
     ?assertEqual(Stats, fill_cache(Handle)),
     ?assertEqual(Stats, fill_cache(Handle)),
     no_growth(Handle, First, 8),
-    Large = #{node_id => <<"x">>, detail => binary:copy(<<"x">>, 8000000)},
-    [begin
-         ok = gen_server:cast({macula_nat_cache, Node}, {put, <<"x">>, Large, 300}),
-         ?assertMatch({ok, #{detail := _}, fresh}, gen_server:call({macula_nat_cache, Node}, {get, <<"x">>}))
-     end || _ <- lists:seq(1, 10)],
+    %% Large ones make room for each other, too large ones are no profiles.
+    Put = fun(Id, Size) ->
+                  Profile = #{node_id => Id, detail => <<0:Size/unit:8>>},
+                  ok = gen_server:cast({macula_nat_cache, Node}, {put, Id, Profile, 300})
+          end,
+    [Put(integer_to_binary(I), 1000000) || I <- lists:seq(1, 300)],
+    Put(<<"x">>, 8000000),
+    Get = fun(Id) -> gen_server:call({macula_nat_cache, Node}, {get, Id}) end,
+    ?assertEqual(not_found, Get(<<"1">>)),
+    ?assertMatch({ok, #{detail := _}, fresh}, Get(<<"300">>)),
+    ?assertEqual(not_found, Get(<<"x">>)),
     ok = gen_server:cast({macula_nat_cache, Node}, clear),
-    ?assertEqual(not_found, gen_server:call({macula_nat_cache, Node}, {get, <<"x">>})),
+    ?assertEqual(not_found, Get(<<"300">>)),
     no_growth(Handle, First, 8).
 
 %% Of 10,100 entries the first 100 make room for the last.

@@ -379,18 +379,28 @@ recv(#{socket := Socket}, Timeout) ->
 
 -spec decode(binary()) -> {tuple()} | {tuple(), term()}.
 decode(Terms) ->
-    {Control, Used} = binary_to_term(Terms, [used]),
-    case Terms of
-        <<_:Used/binary>> -> {Control};
-        <<_:Used/binary, Message/binary>> -> {Control, binary_to_term(Message)}
+    try
+        {Control, Used} = binary_to_term(Terms, [used]),
+        case Terms of
+            <<_:Used/binary>> -> {Control};
+            <<_:Used/binary, Message/binary>> -> {Control, binary_to_term(Message)}
+        end
+    catch
+        error:badarg -> error({no_terms, Terms})
     end.
 
-%% @doc The next frame; ticks, and monitors that the node sets up on its own, are passed over.
+%% @doc The next frame; ticks, and monitors that the node sets up on its own, are passed over. A node that has
+%% nothing to say but ticks gives a timeout.
 -spec recv_frame(peer()) -> {tuple()} | {tuple(), term()} | {error, term()}.
 recv_frame(Peer) ->
+    recv_frame(Peer, 2).
+
+recv_frame(_Peer, 0) ->
+    {error, timeout};
+recv_frame(Peer, Ticks) ->
     case recv(Peer) of
-        tick -> recv_frame(Peer);
-        {{Op, _, _, _}} when Op =:= 19; Op =:= 20 -> recv_frame(Peer);
+        tick -> recv_frame(Peer, Ticks - 1);
+        {{Op, _, _, _}} when Op =:= 19; Op =:= 20 -> recv_frame(Peer, Ticks);
         Other -> Other
     end.
 
