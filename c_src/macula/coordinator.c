@@ -4,7 +4,6 @@
 #include "macula/lookup.h"
 #include "macula/profile_term.h"
 #include "macula/session_term.h"
-#include "macula/watcher.h"
 #include "term/term_write.h"
 
 #include <errno.h>
@@ -111,7 +110,7 @@ void coordinator_act(struct coordinator *co)
             notify(co, &action);
             break;
         case NAT_RELEASE_WATCHER:
-            watcher_free(action.watcher);
+            watcher_free(&co->watchers, action.watcher);
             break;
         }
     }
@@ -267,12 +266,8 @@ void coordinator_close(struct coordinator *co)
 
 void coordinator_free(struct coordinator *co)
 {
-    struct nat_action action;
-
     listings_free(co);
     mailboxes_free(&co->mailboxes);
-    while (nat_next_action(co->nat, &action))
-        if (action.type == NAT_RELEASE_WATCHER)
-            watcher_free(action.watcher);
     nat_coordinator_free(co->nat);
+    watchers_free(&co->watchers);
 }

@@ -12,6 +12,7 @@
 
 #include "macula/mailboxes.h"
 #include "macula/nat_cache.h"
+#include "macula/watcher.h"
 #include "macula_nat.h"
 #include "otp/gen_server.h"
 #include "otp/rpc.h"
@@ -48,6 +49,7 @@ struct coordinator {
     struct lookup *lookup;
     struct watches watches;
     struct mailboxes mailboxes;
+    struct watchers watchers;
     struct listing *listings;
     uv_idle_t listing_turn;
     uv_timer_t timer;

@@ -4,7 +4,6 @@
 #include "macula/lookup.h"
 #include "macula/profile_term.h"
 #include "macula/session_term.h"
-#include "macula/watcher.h"
 #include "term/tags.h"
 #include "term/term_write.h"
 
@@ -160,21 +159,21 @@ static void reply_session(const struct caller *caller, const struct nat_session_
 
 /* Gives the library its token for the process to be notified; the library gives it back when it
  * fails, too. */
-static bool add_watcher(struct arguments *args)
+static bool add_watcher(struct coordinator *co, struct arguments *args)
 {
     struct nat_options *o = &args->request.options;
 
     if (!args->has_watcher)
         return true;
-    o->watcher = watcher_token(&args->watcher);
+    o->watcher = watcher_token(&co->watchers, &args->watcher);
     o->has_watcher = o->watcher != 0;
     return o->has_watcher;
 }
 
-static void drop_watcher(struct arguments *args)
+static void drop_watcher(struct coordinator *co, struct arguments *args)
 {
     if (args->request.options.has_watcher)
-        watcher_free(args->request.options.watcher);
+        watcher_free(&co->watchers, args->request.options.watcher);
     args->request.options.has_watcher = false;
 }
 
@@ -195,10 +194,10 @@ static void finish_request(struct coordinator *co, const struct caller *caller,
                            struct arguments *args)
 {
     struct nat_session_view session;
-    int error = add_watcher(args) ? draw_and_request(co, args, &session) : -ENOMEM;
+    int error = add_watcher(co, args) ? draw_and_request(co, args, &session) : -ENOMEM;
 
     if (error)
-        drop_watcher(args);
+        drop_watcher(co, args);
     switch (error) {
     case 0:
         reply_session(caller, &session);
@@ -225,7 +224,7 @@ static void note_ignored(struct coordinator *co, const char *what, int error)
 
 static void finish_coordinate(struct coordinator *co, struct arguments *args)
 {
-    int error = add_watcher(args) ? 0 : -ENOMEM;
+    int error = add_watcher(co, args) ? 0 : -ENOMEM;
 
     while (error == 0) {
         error = coordinator_draw(co, args->request.random);
@@ -237,7 +236,7 @@ static void finish_coordinate(struct coordinator *co, struct arguments *args)
         error = 0;
     }
     if (error) {
-        drop_watcher(args);
+        drop_watcher(co, args);
         note_ignored(co, "coordinate_punch", error);
     }
     coordinator_act(co);

@@ -14,7 +14,8 @@
     X(log) \
     X(nat_profile) \
     X(nat_strategy) \
-    X(options)
+    X(options) \
+    X(watcher)
 /* clang-format on */
 
 #endif
