@@ -114,12 +114,20 @@ explain(History, Result, Left) ->
 initial_state() ->
     error(needs_a_world).
 
+%% Always the same type, which takes long to make.
 %% @private
 command(#{world := World}) ->
+    case get(command) of
+        undefined -> put(command, command_type(World)), get(command);
+        Type -> Type
+    end.
+
+command_type(#{timers := Timers}) ->
+    Op = op(),
     proper_types:weighted_union(
-        [{12, {call, ?MODULE, step, [op()]}},
-         {2, {call, ?MODULE, suspended, [proper_types:list(op())]}},
-         {case World of #{timers := true} -> 4; #{} -> 0 end, {call, ?MODULE, await, [session()]}}]).
+        [{12, {call, ?MODULE, step, [Op]}},
+         {2, {call, ?MODULE, suspended, [proper_types:list(Op)]}}
+         | [{4, {call, ?MODULE, await, [session()]}} || Timers]]).
 
 %% @private
 precondition(_, _) ->
@@ -140,9 +148,9 @@ after_step(Models, #{ops := Ops, observed := Observed}) -> coordinator_model:ste
 
 op() ->
     proper_types:weighted_union(
-        [{8, {request, pair(), opts([{allow_relay, proper_types:boolean()}])}},
+        [{8, {request, pair(), opts([allow_relay])}},
          {10, {report, session(), reporter(), proper_types:weighted_union([{8, failure}, {2, success}, {1, maybe_so}])}},
-         {4, {coordinate, peers(), opts([{session_id, named()}])}},
+         {4, {coordinate, peers(), named(), opts([])}},
          {2, {attach, watcher(), peer()}},
          {1, {detach, watcher(), peer()}},
          {1, get_pending}]).
@@ -164,7 +172,7 @@ session() ->
     proper_types:weighted_union([{4, 0}, {2, 1}, {2, proper_types:range(0, 5)}, {1, unknown}]).
 
 named() ->
-    proper_types:weighted_union([{6, session()}, {2, {given, proper_types:range(1, 3)}}, {1, <<>>}, {1, id}]).
+    proper_types:weighted_union([{6, session()}, {2, {given, proper_types:range(1, 3)}}, {1, none}, {1, <<>>}, {1, id}]).
 
 reporter() ->
     proper_types:weighted_union([{4, initiator}, {4, target}, {2, proper_types:union(?STRANGERS)}, {1, peer()}, {1, me}]).
@@ -172,16 +180,16 @@ reporter() ->
 watcher() ->
     proper_types:weighted_union([{3, d}, {2, m}]).
 
-%% Options with a watcher, some of them missing, sometimes one of them wrong.
+%% Options with a watcher and with any of the others or none, sometimes one of them wrong.
 opts(More) ->
-    Good = [{notify, watcher()}, {max_punch_attempts, proper_types:range(0, 3)}, {punch_timeout_ms, 1} | More],
-    Bad = [{notify, nobody}, {max_punch_attempts, -1}, {punch_timeout_ms, 0}, {allow_relay, 1}],
-    Some = [proper_types:weighted_union([{1, [Option]}, {1, []}]) || {Key, _} = Option <- Good, Key =/= notify],
-    Map = fun(Options) -> maps:from_list([{notify, d} | lists:append(Options)]) end,
+    Good = [{max_punch_attempts, [0, 1, 2, 3]}, {punch_timeout_ms, [1]} | [{Key, [true, false]} || Key <- More]],
+    Maps = lists:foldl(fun({Key, Values}, Maps) -> Maps ++ [Map#{Key => Value} || Map <- Maps, Value <- Values] end,
+                       [#{}], Good),
+    Bad = [#{Key => Value} || {Key, Value} <- [{max_punch_attempts, -1}, {punch_timeout_ms, 0}, {allow_relay, 1}]],
     proper_types:weighted_union(
-        [{12, proper_types:bind(Some, Map, false)},
-         {4, proper_types:bind([[{notify, watcher()}] | Some], Map, false)},
-         {1, proper_types:bind([[proper_types:union(Bad)] | Some], Map, false)},
+        [{12, proper_types:elements([Map#{notify => d} || Map <- Maps])},
+         {4, proper_types:elements([Map#{notify => m} || Map <- Maps])},
+         {1, proper_types:elements([#{notify => nobody} | [Map#{notify => d} || Map <- Bad]])},
          {1, no_map}]).
 
 %%%-------------------------------------------------------------------
@@ -207,7 +215,7 @@ suspended(Symbolic) ->
 %% @doc If the punch time of a session is still to come: wait until it has come.
 -spec await(term()) -> map().
 await(Symbolic) ->
-    Id = session_id(Symbolic),
+    {Id, _, _} = session(Symbolic),
     case get(running) of
         #{Id := true} -> await(Id, []);
         #{} -> observe([], [])
@@ -230,16 +238,23 @@ concrete({request, {I, T}, Opts}) ->
 concrete({report, Session, Reporter, Value}) ->
     {Id, I, T} = session(Session),
     {report, Id, case Reporter of initiator -> I; target -> T; _ -> Reporter end, Value};
-concrete({coordinate, Peers, Opts}) ->
-    {_, I, T} = session(case Opts of #{session_id := Named} when Named =:= unknown; is_integer(Named) -> Named; _ -> 0 end),
+concrete({coordinate, Peers, Named, Opts}) ->
+    {Id, I, T} = session(case is_symbol(Named) of true -> Named; false -> 0 end),
     {A, B} = case Peers of in_order -> {I, T}; swapped -> {T, I}; Pair -> Pair end,
-    {coordinate, A, B, case Opts of #{session_id := Id} -> Opts#{session_id := session_id(Id)}; _ -> Opts end};
+    {coordinate, A, B,
+     case Opts of
+         #{} when Named =:= none -> Opts;
+         #{} -> Opts#{session_id => case is_symbol(Named) of true -> Id; false -> session_id(Named) end};
+         _ -> Opts
+     end};
 concrete(Op) ->
     Op.
 
-session_id(Symbolic) when Symbolic =:= unknown; is_integer(Symbolic) -> element(1, session(Symbolic));
 session_id({given, N}) -> given(integer_to_list(N));
 session_id(Other) -> Other.
+
+is_symbol(Named) ->
+    Named =:= unknown orelse is_integer(Named).
 
 %% An id that no other run has used: the program remembers sessions that have ended for a while.
 given(Name) ->
