@@ -14,11 +14,12 @@
 #include <syslog.h>
 #include <utlist.h>
 
-#define FRAME_HEAD       4 /* the length in front of each frame */
-#define PASS_THROUGH     112
-#define KEPT_CAPACITY    ((size_t)256 << 10) /* output memory that a connection keeps between turns */
-#define KEEPALIVE_DELAY  30                  /* s */
-#define UNACKED_LIMIT_MS 60000               /* a peer whose host is silent for so long is gone */
+#define FRAME_HEAD    4 /* the length in front of each frame */
+#define PASS_THROUGH  112
+#define KEPT_CAPACITY ((size_t)256 << 10) /* output memory that a connection keeps between turns \
+                                           */
+#define KEEPALIVE_DELAY  30               /* s */
+#define UNACKED_LIMIT_MS 60000            /* a peer whose host is silent for so long is gone */
 
 static void begin_reading(struct connection *c);
 
@@ -67,8 +68,9 @@ void connection_close(struct connection *c, int level, const char *why)
     c->state = CONNECTION_CLOSED;
     if (why)
         node_log(c->node, level, state == CONNECTION_UP ? "connection" : "handshake",
-                 connection_label(c), "%s: %s",
-                 state == CONNECTION_UP ? "connection ended" : "no connection", why);
+                 connection_label(c), "%s %s: %s",
+                 state == CONNECTION_UP ? "connection ended with" : "no connection with",
+                 connection_label(c), why);
     DL_DELETE(c->node->connections, c);
     if (c->flush_wanted)
         node_forget_flush(c->node, c);
@@ -177,7 +179,8 @@ void connection_flush(struct connection *c)
         buffer_reset(&c->out, KEPT_CAPACITY);
         return;
     }
-    /* The socket is full: libuv writes the rest when it can, new output gathers in a buffer of its own. */
+    /* The socket is full: libuv writes the rest when it can, new output gathers in a buffer of its
+     * own. */
     c->sending = c->out;
     buffer_init(&c->out);
     bytes = uv_buf_init((char *)buffer_data(&c->sending), (unsigned)buffer_size(&c->sending));
@@ -247,7 +250,8 @@ static size_t feed_handshake(struct connection *c, const uint8_t *data, size_t l
 
     queue_handshake_output(c);
     if (!c->outgoing && c->name[0] == '\0' && c->handshake->peer_name[0] != '\0') {
-        /* Named from here on for log lines; it counts as that node only when the handshake is done. */
+        /* Named from here on for log lines; it counts as that node only when the handshake is done.
+         */
         strcpy(c->name, c->handshake->peer_name);
     }
     if (result == 1) {

@@ -9,7 +9,8 @@
 #include <syslog.h>
 #include <utlist.h>
 
-/* Old nodes know 15 bits of a pid's id and 13 of its serial; within those every node agrees with us. */
+/* Old nodes know 15 bits of a pid's id and 13 of its serial; within those every node agrees with
+ * us. */
 #define ID_BITS     15
 #define NUMBER_MASK 0x0fffffffu
 /* Five words and the longest node name; term_check lets nothing longer pass. */
@@ -20,7 +21,7 @@ struct monitor {
     struct connection *via;
     bool by_name;
     struct pid *watcher;
-    struct slice reference; /* in `key` */
+    struct slice reference;              /* in `key` */
     struct monitor *prev, *next;         /* of the process */
     struct monitor *via_prev, *via_next; /* of the connection */
     UT_hash_handle hh;
@@ -314,7 +315,8 @@ static bool reason_is(struct slice reason, const char *name)
     return cursor_is_atom(&c, name);
 }
 
-/* What a process that does not trap exits does with a signal; `kill` cannot be sent through a link. */
+/* What a process that does not trap exits does with a signal; `kill` cannot be sent through a link.
+ */
 static void take_exit_signal(struct process *p, struct slice reason, bool through_link)
 {
     struct buffer killed;
@@ -352,7 +354,8 @@ void process_exit(struct process *p, struct slice reason)
     HASH_DELETE(hh, table->by_number, p);
     if (p->name)
         HASH_DELETE(hh_name, table->by_name, p);
-    /* A send may cut its connection off, and that takes monitors away: unhook first, look again after. */
+    /* A send may cut its connection off, and that takes monitors away: unhook first, look again
+     * after. */
     while (p->monitors) {
         struct monitor *m = p->monitors;
         struct control_end end = {.pid = self};

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The process `macula_nat_coordinator`: what macula nodes call, between their terms and the NAT library.
+ * The process `macula_nat_coordinator`: what macula nodes call, between their terms and the NAT
+ * library.
  *
- * coordinator.c is the process and its clock, request.c reads requests and waits for their profiles, listing.c answers
- * get_pending, status.c shows the state. The struct is the caller's; the callbacks of its parts find it through
- * their first member.
+ * coordinator.c is the process and its clock, request.c reads requests and waits for their
+ * profiles, listing.c answers get_pending, status.c shows the state. The struct is the caller's;
+ * the callbacks of its parts find it through their first member.
  */
 #ifndef MACULA_COORDINATOR_H
 #define MACULA_COORDINATOR_H
@@ -65,7 +66,8 @@ int coordinator_start(struct coordinator *co, struct node *node, struct nat_cach
 void coordinator_close(struct coordinator *co);
 void coordinator_free(struct coordinator *co);
 
-/* The functions of macula_nat_coordinator and macula_nat_cache that rpc may call; its ctx is the coordinator. */
+/* The functions of macula_nat_coordinator and macula_nat_cache that rpc may call; its ctx is the
+ * coordinator. */
 extern const struct rpc_function api_functions[];
 extern const size_t api_function_count;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where profiles come from. A question is answered at once or later, never by waiting; a peer is looked up once at a
- * time however many ask.
+ * Where profiles come from. A question is answered at once or later, never by waiting; a peer is
+ * looked up once at a time however many ask.
  */
 #ifndef MACULA_LOOKUP_H
 #define MACULA_LOOKUP_H
@@ -16,8 +16,8 @@ struct lookup_waiter {
 };
 
 /*
- * Asks for the profile of a peer. True: the answer is known now, in `*profile` (NULL: unknown; no reference is taken).
- * False: it will come to the waiter, which must stay where it is until then.
+ * Asks for the profile of a peer. True: the answer is known now, in `*profile` (NULL: unknown; no
+ * reference is taken). False: it will come to the waiter, which must stay where it is until then.
  */
 bool lookup_profile(struct coordinator *co, struct slice id, struct nat_profile **profile);
 

@@ -158,7 +158,8 @@ static void reply_session(const struct caller *caller, const struct nat_session_
     reply_close(&reply);
 }
 
-/* Gives the library its token for the process to be notified; the library gives it back when it fails, too. */
+/* Gives the library its token for the process to be notified; the library gives it back when it
+ * fails, too. */
 static bool add_watcher(struct arguments *args)
 {
     struct nat_options *o = &args->request.options;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What sys:get_state and sys:get_status show to a person: options, sessions, what is waited for, counts. */
+/* What sys:get_state and sys:get_status show to a person: options, sessions, what is waited for,
+ * counts. */
 #include "macula/coordinator.h"
 #include "term/term_write.h"
 
@@ -68,9 +69,8 @@ static void put_counters(struct coordinator *co, struct buffer *b)
         {"ignored_messages", c->ignored_messages},
         {"coordinated", n->coordinates_made},
         {"coordination_restarted", n->coordinates_restarted},
-        {"coordinate_ignored",
-         n->coordinates_bad + n->coordinates_ended + n->coordinates_foreign +
-             n->coordinates_overloaded},
+        {"coordinate_ignored", n->coordinates_bad + n->coordinates_ended + n->coordinates_foreign +
+                                   n->coordinates_overloaded},
         {"coordinates_delivered", c->coordinates_delivered},
         {"coordinates_undelivered", c->coordinates_undelivered},
         {"reports", n->reports},
