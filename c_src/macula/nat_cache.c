@@ -51,7 +51,7 @@ static struct nat_cache_entry *entry_find(struct nat_cache *cache, struct slice 
 static void note_change(struct nat_cache *cache, const struct slice *id)
 {
     if (cache->changed)
-        cache->changed(cache->ctx, id);
+        cache->changed(cache->changed_ctx, id);
 }
 
 struct nat_profile *nat_cache_find(struct nat_cache *cache, struct slice id, bool *stale)
