@@ -32,6 +32,19 @@ static void encode_base64(const uint8_t in[NAT_RANDOM_LEN], char out[NAT_MADE_ID
     *out = '=';
 }
 
+void nat_expect(const struct nat_coordinator *c, const uint8_t random[NAT_RANDOM_LEN])
+{
+    char id[NAT_MADE_ID_LEN];
+    const struct nat_session *shard;
+    uint32_t hash;
+
+    encode_base64(random, id);
+    hash = nat_hash(c->config.hash_key, id, sizeof id);
+    shard = c->sessions[NAT_SHARD(hash)];
+    if (shard != NULL)
+        __builtin_prefetch(&shard->hh.tbl->buckets[hash & (shard->hh.tbl->num_buckets - 1)]);
+}
+
 static struct nat_session *lookup(struct nat_coordinator *c, struct nat_bytes id, uint32_t hash)
 {
     struct nat_session *session;
