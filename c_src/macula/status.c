@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What sys:get_state and sys:get_status show to a person: options, sessions, what is waited for, counts. */
+/* What sys:get_state and sys:get_status show to a person: options, sessions, what is waited for,
+ * counts. */
 #include "macula/coordinator.h"
 #include "term/term_write.h"
 
@@ -22,6 +23,11 @@ static void put_map(struct buffer *b, const char *key, const struct entry *entri
 
 static void put_options(struct coordinator *co, struct buffer *b)
 {
+    static const char *const rules[] = {
+        [NAT_RULES_DOCUMENTED] = "documented",
+        [NAT_RULES_V0_14_3] = "v0_14_3",
+        [NAT_RULES_FEASIBLE] = "feasible",
+    };
     const struct coordinator_options *o = &co->options;
     const struct entry numbers[] = {
         {"punch_timeout_ms", o->nat.punch_timeout_ms},
@@ -35,7 +41,7 @@ static void put_options(struct coordinator *co, struct buffer *b)
 
     put_map(b, "options", numbers, COUNT(numbers));
     term_put_atom(b, "strategy_rules");
-    term_put_atom(b, o->nat.rules == NAT_RULES_DOCUMENTED ? "documented" : "v0_14_3");
+    term_put_atom(b, rules[o->nat.rules]);
 }
 
 static void put_sessions(struct coordinator *co, struct buffer *b)
@@ -68,9 +74,8 @@ static void put_counters(struct coordinator *co, struct buffer *b)
         {"ignored_messages", c->ignored_messages},
         {"coordinated", n->coordinates_made},
         {"coordination_restarted", n->coordinates_restarted},
-        {"coordinate_ignored",
-         n->coordinates_bad + n->coordinates_ended + n->coordinates_foreign +
-             n->coordinates_overloaded},
+        {"coordinate_ignored", n->coordinates_bad + n->coordinates_ended + n->coordinates_foreign +
+                                   n->coordinates_overloaded},
         {"coordinates_delivered", c->coordinates_delivered},
         {"coordinates_undelivered", c->coordinates_undelivered},
         {"reports", n->reports},
