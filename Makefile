@@ -42,7 +42,8 @@ CHECK_LIBS = $(call pkg_config,--libs check)
 
 SOURCES := $(wildcard c_src/*.c c_src/*/*.c)
 LIB_SOURCES := $(filter-out c_src/main.c,$(SOURCES))
-TESTS := $(wildcard test/unit/*.c)
+NAT_MODEL := $(addprefix test/nat_lab/,nat_matrix.c nat_model.c nat_sim.c)
+TESTS := $(wildcard test/unit/*.c) $(NAT_MODEL)
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
 # V=1 shows whole commands instead of short lines.
@@ -96,6 +97,10 @@ $(PROGRAM): $(call objects,$(SOURCES))
 $(BUILD)/unit: $(call objects,$(LIB_SOURCES) $(TESTS))
 	$(call say,LD $@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CHECK_LIBS)
+
+$(BUILD)/model_table: $(call objects,$(wildcard c_src/nat/*.c) $(NAT_MODEL) test/nat_lab/model_table.c)
+	$(call say,LD $@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
 
 $(BUILD)/%.o: %.c
 	$(call say,CC $<)

@@ -136,19 +136,31 @@ static uint16_t shared_mapping(struct nat_box *box, uint64_t now, uint16_t inter
     return 0;
 }
 
-uint16_t nat_box_send(struct nat_box *box, uint64_t now, uint16_t internal,
-                      struct nat_address remote)
+/* The flow between a port of the host and what the host takes for the other end. */
+static struct nat_flow *find_flow(struct nat_box *box, uint64_t now, uint16_t internal,
+                                  struct nat_address seen)
 {
-    struct nat_flow *flow, made = {.remote = remote, .internal = internal, .from_inside = true};
-
     for (size_t i = 0; i < NAT_FLOWS; i++) {
-        flow = &box->flows[i];
-        if (is_flow_live(flow, now) && flow->internal == internal &&
-            same_address(flow->remote, remote)) {
-            flow->replied = flow->replied || !flow->from_inside;
-            flow->used_at = now;
-            return flow->external;
-        }
+        struct nat_flow *flow = &box->flows[i];
+
+        if (is_flow_live(flow, now) && flow->internal == internal && same_address(flow->seen, seen))
+            return flow;
+    }
+    return NULL;
+}
+
+uint16_t nat_box_send(struct nat_box *box, uint64_t now, uint16_t internal, struct nat_address *to)
+{
+    struct nat_address remote = *to;
+    struct nat_flow *flow = find_flow(box, now, internal, remote);
+    struct nat_flow made = {
+        .remote = remote, .seen = remote, .internal = internal, .from_inside = true};
+
+    if (flow != NULL) {
+        flow->replied = flow->replied || !flow->from_inside;
+        flow->used_at = now;
+        *to = flow->remote;
+        return flow->external;
     }
     made.external = shared_mapping(box, now, internal, remote);
     if (made.external == 0)
@@ -189,11 +201,25 @@ static bool lets_in(const struct nat_box *box, const struct nat_flow *flow,
     }
 }
 
-uint16_t nat_box_receive(struct nat_box *box, uint64_t now, struct nat_address remote,
+/* The flow of a packet that was let in through the mapping of another. */
+static void make_inbound(struct nat_box *box, uint64_t now, struct nat_address *remote,
+                         uint16_t external, uint16_t internal)
+{
+    struct nat_flow made = {
+        .remote = *remote, .internal = internal, .external = external, .used_at = now};
+
+    while (find_flow(box, now, internal, *remote) != NULL)
+        remote->port = random_port(box, now);
+    made.seen = *remote;
+    *flow_place(box) = made;
+}
+
+uint16_t nat_box_receive(struct nat_box *box, uint64_t now, struct nat_address *remote,
                          uint16_t external)
 {
     struct nat_flow *through = NULL;
     bool is_mapped = false;
+    uint16_t internal;
 
     for (size_t i = 0; i < NAT_FLOWS; i++) {
         struct nat_flow *flow = &box->flows[i];
@@ -201,28 +227,25 @@ uint16_t nat_box_receive(struct nat_box *box, uint64_t now, struct nat_address r
         if (!is_flow_live(flow, now) || flow->external != external)
             continue;
         is_mapped = true;
-        if (same_address(flow->remote, remote)) {
+        if (same_address(flow->remote, *remote)) {
             flow->replied = flow->replied || flow->from_inside;
             flow->used_at = now;
+            *remote = flow->seen;
             return flow->internal;
         }
-        if (lets_in(box, flow, remote))
+        if (lets_in(box, flow, *remote))
             through = flow;
     }
     if (through == NULL) {
         /* A filter that looks at addresses drops the packet on its way in; only a box without such
          * a filter takes it for its own. */
         if (box->bare && !(is_mapped && box->type.filtering == NAT_POLICY_HD))
-            remember_stray(box, now, remote, external);
+            remember_stray(box, now, *remote, external);
         return 0;
     }
     through->used_at = now;
+    internal = through->internal;
     if (box->affine)
-        *flow_place(box) = (struct nat_flow){
-            .remote = remote,
-            .internal = through->internal,
-            .external = external,
-            .used_at = now,
-        };
-    return through->internal;
+        make_inbound(box, now, remote, external, internal);
+    return internal;
 }

@@ -41,6 +41,7 @@ const char *nat_type_name(struct nat_type type, char out[NAT_TYPE_NAME]);
 
 struct nat_flow {
     struct nat_address remote;
+    struct nat_address seen; /* what the host takes for `remote` */
     uint16_t internal, external;
     uint64_t used_at; /* 0: free */
     bool replied;     /* seen in both directions */
@@ -75,15 +76,16 @@ struct nat_box {
 void nat_box_init(struct nat_box *box, struct nat_type type, bool affine, bool bare, uint32_t ip,
                   uint32_t seed);
 
-/* The host sends from port `internal` to `remote` at `now` (ms, > 0). Returns the external port. */
-uint16_t nat_box_send(struct nat_box *box, uint64_t now, uint16_t internal,
-                      struct nat_address remote);
+/* The host sends from port `internal` to `to` at `now` (ms, > 0). Returns the external port; `to`
+ * becomes where the packet really goes. */
+uint16_t nat_box_send(struct nat_box *box, uint64_t now, uint16_t internal, struct nat_address *to);
 
 /*
  * A packet from `remote` arrives at the external port. Returns the internal port that it goes to, 0
- * if the box does not let it in.
+ * if the box does not let it in. `remote` becomes what the host sees: where the host talks to it
+ * through another port already, connection tracking makes it come from a port that is free.
  */
-uint16_t nat_box_receive(struct nat_box *box, uint64_t now, struct nat_address remote,
+uint16_t nat_box_receive(struct nat_box *box, uint64_t now, struct nat_address *remote,
                          uint16_t external);
 
 #endif
