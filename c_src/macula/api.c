@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The functions of the Erlang modules that this node stands for, as rpc finds them. Each does what the module does: it
- * calls or casts to the registered process, so that rpc and gen_server:call take the same way from there.
+ * The functions of the Erlang modules that this node stands for, as rpc finds them. Each does what
+ * the module does: it calls or casts to the registered process, so that rpc and gen_server:call
+ * take the same way from there.
  */
 #include "macula/coordinator.h"
 #include "macula/profile_term.h"
@@ -120,11 +121,10 @@ static bool is_profile(struct cursor c)
 
 static bool has_ttl(struct cursor c)
 {
-    struct slice skipped;
+    struct slice id, profile;
     int64_t ttl;
 
-    return cursor_term(&c, &skipped) && cursor_term(&c, &skipped) && cursor_int(&c, &ttl) &&
-           ttl > 0;
+    return cursor_term(&c, &id) && cursor_term(&c, &profile) && cursor_int(&c, &ttl) && ttl > 0;
 }
 
 static void reply_function_clause(const struct caller *caller, const char *function,

@@ -4,8 +4,7 @@
  *
  * Every reader returns true and moves on, or returns false and stays where it was, so that a caller
  * can try one form after another. Slices and node names point into the term: they live as long as
- * its bytes do. Atoms and binaries are not copied. Names in Latin-1 atoms (old tags) are given as
- * they stand; all names that we know are ASCII, where both encodings agree.
+ * its bytes do. Atoms and binaries are not copied.
  */
 #ifndef TERM_CURSOR_H
 #define TERM_CURSOR_H
@@ -51,7 +50,8 @@ bool cursor_binary(struct cursor *c, struct slice *bytes);
 bool cursor_pid(struct cursor *c, struct pid *pid);
 bool cursor_reference(struct cursor *c, struct slice *raw);
 /* The number of a reference that term_put_reference made for this node. */
-bool reference_number(struct slice reference, struct slice node, uint32_t creation, uint64_t *number);
+bool reference_number(struct slice reference, struct slice node, uint32_t creation,
+                      uint64_t *number);
 /* Any term, as its bytes. */
 bool cursor_term(struct cursor *c, struct slice *raw);
 

@@ -13,6 +13,7 @@
     X(handshake) \
     X(log) \
     X(nat_coordinator) \
+    X(nat_heap) \
     X(nat_lab) \
     X(nat_profile) \
     X(nat_session) \

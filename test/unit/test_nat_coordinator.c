@@ -730,6 +730,33 @@ START_TEST(ticks_keep_to_their_budget)
 }
 END_TEST
 
+/* A sweep is of what had ended when it began; who ends meanwhile is for the next. */
+START_TEST(slow_sweep_leaves_what_ends_meanwhile)
+{
+    struct nat_session_view view;
+    char last[NAT_ID_MAX + 1];
+
+    open_session("a", "b", NAT_RELAY, last);
+    for (int i = 0; i < 4; i++) {
+        open_session("a", "b", NAT_RELAY, id);
+        ck_assert_int_eq(world_report(&world, id, "a", NAT_REPORT_SUCCESS), 0);
+    }
+    world.now.monotonic_ms += NAT_SWEEP_MS;
+    ck_assert(nat_tick(world.nat, world.now, 2));
+    world.now.monotonic_ms += 1;
+    ck_assert_int_eq(world_report(&world, last, "a", NAT_REPORT_SUCCESS), 0);
+    ck_assert(!nat_tick(world.nat, world.now, 100));
+    ck_assert_uint_eq(counters()->swept_ended, 4);
+    ck_assert_int_eq(nat_session_find(world.nat, bytes_of(last), &view), 0);
+    world.now.monotonic_ms += NAT_SWEEP_MS - 2;
+    nat_tick(world.nat, world.now, 100);
+    ck_assert_uint_eq(counters()->swept_ended, 4);
+    world.now.monotonic_ms += 1;
+    nat_tick(world.nat, world.now, 100);
+    ck_assert_uint_eq(counters()->swept_ended, 5);
+}
+END_TEST
+
 /* ---- Cursors ---- */
 
 static void assert_next(struct nat_cursor *cursor, const char *expected)
@@ -833,6 +860,7 @@ Suite *suite_nat_coordinator(void)
     tcase_add_test(tcase, old_sessions_go_alive);
     tcase_add_test(tcase, old_punches_go_too);
     tcase_add_test(tcase, ticks_keep_to_their_budget);
+    tcase_add_test(tcase, slow_sweep_leaves_what_ends_meanwhile);
     tcase_add_test(tcase, cursor_shows_the_living_newest_first);
     tcase_add_test(tcase, cursor_does_not_mind_the_sweep);
     suite_add_tcase(suite, tcase);

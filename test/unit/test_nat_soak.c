@@ -478,10 +478,10 @@ START_TEST(agrees_with_the_model)
 }
 END_TEST
 
-/* A punch an hour for five years, none of which anybody answers. */
+/* A punch an hour for three years, none of which anybody answers. */
 START_TEST(years_of_punches)
 {
-    const unsigned hours = 5 * 365 * 24;
+    const unsigned hours = 3 * 365 * 24;
     char id[NAT_ID_MAX + 1];
 
     world_init(&world);
@@ -514,7 +514,8 @@ START_TEST(a_crowd_comes_and_goes)
             snprintf(name, sizeof name, "peer %u", i % 5000);
             request = world_ask(&world, name, "hub");
             request.initiator_profile = world.easy;
-            ck_assert_int_eq(nat_request(world.nat, world.now, &request, &view), 0);
+            if (nat_request(world.nat, world.now, &request, &view) < 0)
+                ck_abort_msg("request %u failed", i);
             if (i % 2 > 0)
                 nat_report(world.nat, world.now, view.session_id, bytes_of("hub"),
                            i % 3 > 0 ? NAT_REPORT_SUCCESS : NAT_REPORT_FAILURE);
