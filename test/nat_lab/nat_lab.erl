@@ -12,13 +12,13 @@
 -define(PUBLIC_PORT, 3478).
 -define(RULES, [documented, v0_14_3, feasible]).
 
-%% @doc `main([What, Out, ModelTable])': run `all' pairs or a `short' part of them, and write the result to `Out.txt',
-%% `Out.svg' and `Out.result' (numbers of what was right and wrong, then 'ok').
+%% @doc `main([What, Picture, ModelTable])': run `all' pairs or a `short' part of them, print the table and write the
+%% picture. The exit status is that of {@link nat_lab_report:write/3}.
 -spec main([string()]) -> no_return().
-main([What, Out, ModelTable]) ->
+main([What, Picture, ModelTable]) ->
     Status =
         try
-            run(list_to_atom(What), Out, ModelTable)
+            run(list_to_atom(What), Picture, ModelTable)
         catch
             Class:Reason:Stack ->
                 io:format("~p~n", [{Class, Reason, Stack}]),
@@ -27,7 +27,7 @@ main([What, Out, ModelTable]) ->
     cnode:kill_all(),
     halt(Status).
 
-run(What, Out, ModelTable) ->
+run(What, Picture, ModelTable) ->
     public_host(),
     Nodes = [begin
         #{node := Node} = cnode:start(#{
@@ -43,7 +43,7 @@ run(What, Out, ModelTable) ->
     Pairs = [{A, B, Bare} || Bare <- [false, true], A <- types(What), B <- types(What)],
     Results = [pair(Peers, Nodes, Pair, length(Kinds) + Index) || {Index, Pair} <- enumerate(Pairs)],
     Model = [model(ModelTable, Bare, types(What)) || Bare <- [false, true]],
-    nat_lab_report:write(Out, Results, maps:merge(hd(Model), lists:last(Model))).
+    nat_lab_report:write(Picture, Results, maps:merge(hd(Model), lists:last(Model))).
 
 types(all) ->
     nat_lab_box:types();

@@ -23,7 +23,7 @@ outcome(none) -> "not connected".
 %% @doc Write table and picture. The status is 0 if no promise of `feasible' was broken, no pair was relayed by it that
 %% could have connected, all connected within three attempts, and the model agrees.
 -spec write(string(), [map()], map()) -> 0 | 1.
-write(Out, Results, Model) ->
+write(Picture, Results, Model) ->
     Figures = [{Rules, figures(Rules, Results)} || Rules <- ?RULES],
     Late = [R || #{outcome := {connected, Attempt, _}} = R <- Results, Attempt > 2],
     Differ = [R || R <- Results, not agrees(R, Model)],
@@ -38,7 +38,7 @@ write(Out, Results, Model) ->
     io:format("~b of ~b pairs connected later than in the third attempt~n", [length(Late), length(Results)]),
     io:format("~b of ~b pairs are not as the model says~n", [length(Differ), length(Results)]),
     lists:foreach(fun print/1, Differ),
-    ok = file:write_file(Out ++ ".svg", svg(Results)),
+    ok = file:write_file(Picture, svg(Results)),
     #{broken := Broken, wronged := Wronged} = proplists:get_value(feasible, Figures),
     case {Broken, Wronged, Late, Differ} of
         {0, 0, [], []} -> 0;
