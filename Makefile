@@ -42,7 +42,8 @@ CHECK_LIBS = $(call pkg_config,--libs check)
 
 SOURCES := $(wildcard c_src/*.c c_src/*/*.c)
 LIB_SOURCES := $(filter-out c_src/main.c,$(SOURCES))
-TESTS := $(wildcard test/unit/*.c)
+NAT_MODEL := $(addprefix test/nat_lab/,nat_matrix.c nat_model.c nat_sim.c)
+TESTS := $(wildcard test/unit/*.c) $(NAT_MODEL)
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
 # V=1 shows whole commands instead of short lines.
@@ -66,6 +67,7 @@ run: all
 # With VALGRIND=1 both programs are started through a script, as test/run takes names and no command lines.
 TEST_PREFIX := $(CURDIR)/$(if $(VALGRIND),$(BUILD)/valgrind/)
 TEST_PROGRAMS := $(PROGRAM) $(BUILD)/unit
+LAB_PROGRAMS := $(BUILD)/hub $(BUILD)/model_table
 
 test:
 	$(SETUP) test $(if $(VALGRIND),valgrind)
@@ -73,7 +75,7 @@ test:
 	@CNODE=$(TEST_PREFIX)$(PROGRAM) UNIT=$(TEST_PREFIX)$(BUILD)/unit BUILD=$(BUILD) \
 	    CNODE_ASAN=$(CURDIR)/$(ASAN_BUILD)/macula_nat_cnode test/run $(SUITES)
 
-test-programs: $(TEST_PROGRAMS) $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
+test-programs: $(TEST_PROGRAMS) $(LAB_PROGRAMS) $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
 	@+$(SUBMAKE) program SANITIZE=$(ASAN_SANITIZE) BUILD=$(ASAN_BUILD)
 
 $(BUILD)/valgrind/%: Makefile
@@ -81,6 +83,15 @@ $(BUILD)/valgrind/%: Makefile
 	@printf '#!/bin/sh\nexec valgrind -q --error-exitcode=99 --leak-check=full "%s" "$$@"\n' \
 	    "$(CURDIR)/$*" >$@
 	@chmod +x $@
+
+# All pairs of the NAT lab; root and nftables are needed. The picture is part of the README.
+nat-lab:
+	$(SETUP) test
+	@+$(SUBMAKE) program $(LAB_PROGRAMS)
+	@$(BUILD)/model_table
+	@echo
+	@CNODE=$(CURDIR)/$(PROGRAM) BUILD=$(BUILD) PICTURE=$(CURDIR)/doc/nat_lab.svg test/nat_lab/run all; \
+	    status=$$?; [ $$status -eq 77 ] || exit $$status
 
 unit: $(BUILD)/unit
 	$(BUILD)/unit
@@ -106,6 +117,14 @@ $(PROGRAM): $(call objects,$(SOURCES))
 $(BUILD)/unit: $(call objects,$(LIB_SOURCES) $(TESTS))
 	$(call say,LD $@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CHECK_LIBS)
+
+$(BUILD)/hub: $(call objects,test/nat_lab/hub.c)
+	$(call say,LD $@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
+$(BUILD)/model_table: $(call objects,$(wildcard c_src/nat/*.c) $(NAT_MODEL) test/nat_lab/model_table.c)
+	$(call say,LD $@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
 
 $(BUILD)/%.o: %.c
 	$(call say,CC $<)
@@ -211,6 +230,7 @@ help:
 	@echo "make            build priv/macula_nat_cnode (what is missing is installed first)"
 	@echo "make run        build it and run the node; ARGS='--sname other' are its arguments"
 	@echo "make test       all tests; SUITES='unit life' runs only these, VALGRIND=1 runs them under valgrind"
+	@echo "make nat-lab    peers behind real NATs in network namespaces, all pairs, with a picture in doc/ (needs root)"
 	@echo "make unit       the unit tests alone, without set-up"
 	@echo "make lint       formatting, static analysis, warnings of gcc and clang"
 	@echo "make bench      measures speed and memory beside other servers; BENCH_ROUNDS=1 BENCH_SECONDS=1 is quick"
@@ -219,6 +239,6 @@ help:
 	@echo "Variables: CC=clang, SANITIZE=address,undefined, CFLAGS, BUILD, JOBS, V=1 (whole commands),"
 	@echo "CI=true (warnings are errors), ERL_INTERFACE (folder of ei, where it is not found)."
 
-.PHONY: all program run test test-programs unit unit-program bench lint $(LINTS) install clean help
+.PHONY: all program run test test-programs nat-lab unit unit-program bench lint $(LINTS) install clean help
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -14,6 +14,7 @@
     X(log) \
     X(nat_coordinator) \
     X(nat_heap) \
+    X(nat_lab) \
     X(nat_profile) \
     X(nat_session) \
     X(nat_soak) \
