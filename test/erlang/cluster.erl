@@ -148,7 +148,7 @@ profile(Id) ->
     #{node_id => Id, mapping_policy => hd, filtering_policy => pd, allocation_policy => pc, port_delta => 2,
       can_receive_unsolicited => false, requires_relay => false, relay_capable => false,
       reflexive_address => {{192, 0, 2, 1}, 5000}, endpoint => <<Id/binary, ".example:4433">>,
-      detected_at => erlang:system_time(second), ttl_seconds => 300,
+      detected_at => 1700000000, ttl_seconds => 300,
       latitude => 52.5, longitude => 13.4, location_label => <<"a place">>}.
 
 %% @doc The same with other keys or values.

@@ -8,6 +8,7 @@
 -define(I, <<"initiator">>).
 -define(T, <<"target">>).
 -define(CALLERS, 200).
+-define(SPAWN, (1 bsl 32)).
 
 cluster_test_() ->
     cluster:rows(60, [
@@ -206,9 +207,10 @@ cut_off(#{a := A, plain := P} = W, Signal) ->
         _ = os:cmd("kill -" ++ Signal ++ " " ++ OsPid),
         ?assertMatch({ok, direct, _}, cluster:answer(Asking)),
         Signal =:= "KILL" andalso cluster:await_services(P, N, #{?CACHE => 1, ?DHT => 0}),
-        %% Nobody has it now, and one of those to be asked may still be the silent one.
+        %% No other has it now, and one of those to be asked may still be the silent one.
         cluster:act(W, a, ?CACHE, crash()),
-        ?assertMatch({ok, hole_punch, _}, cluster:ask(P, N, <<"x">>, <<"y">>)),
+        embed(P, N, cluster:relay(<<"y">>)),
+        ?assertMatch({ok, relay, _}, cluster:ask(P, N, <<"x">>, <<"y">>)),
         cluster:await_rest(P, N),
         end_by_force(Peer, OsPid)
     end).
@@ -380,30 +382,17 @@ plain(#{a := A, b := B, plain := P} = W) ->
         cnode:peer_stop(New)
     end).
 
+%% A C node cannot spawn for others and need not answer monitors. Neither may keep itself or others waiting.
 c_node(#{plain := P} = W) ->
-    os:find_executable("erl_call") =:= false andalso cnode:skip("erl_call is not installed"),
+    OfC = raw_dist:flags() band bnot ?SPAWN,
     [cluster:with(W, ["--lookup-timeout-ms", "60000"], Services, fun(N, _) ->
-        ?assertEqual({Strategy, match}, {Strategy, re:run(erl_call(P, N), "^.ok, *" ++ Strategy, [{capture, none}])}),
-        ?assertEqual(length(Services), length([x || {get, ?T} <- [Call || {a, ?CACHE, _} <- Services,
-                                                                           Call <- cluster:calls(W, a, ?CACHE)]]))
-     end) || {Services, Strategy} <- [{[], "hole_punch"}, {[{a, ?CACHE, every_profile()}], "direct"}]].
-
-erl_call(P, N) ->
-    cnode:on(P, fun() ->
-        Arguments = "macula_nat_coordinator request_connection [<<\"initiator\">>,<<\"target\">>]",
-        Port = open_port({spawn_executable, os:find_executable("erl_call")},
-                         [{args, ["-r", "-name", atom_to_list(N), "-c", atom_to_list(erlang:get_cookie()),
-                                  "-timeout", "20", "-a", Arguments]},
-                          exit_status, stderr_to_stdout, hide]),
-        port_output(Port)
-    end).
-
-port_output(Port) ->
-    receive
-        {Port, {data, Data}} -> Data ++ port_output(Port);
-        {Port, {exit_status, 0}} -> "";
-        {Port, {exit_status, Status}} -> lists:concat([" exit status ", Status])
-    end.
+        Name = list_to_atom(cnode:unique("c") ++ "@127.0.0.1"),
+        {ok, Peer} = raw_dist:connect(N, #{name => Name, flags => Flags}),
+        ?assertMatch({ok, {ok, Strategy, _}}, raw_dist:call(Peer, macula_nat_coordinator, {request_connection, ?I, ?T, #{}})),
+        ?assertMatch({ok, Strategy, _}, cluster:ask(P, N, <<"x">>, <<"y">>)),
+        raw_dist:close(Peer)
+     end) || {Services, Strategy} <- [{[], hole_punch}, {[{a, ?CACHE, every_profile()}], direct}],
+             Flags <- [OfC, raw_dist:flags()]].
 
 %%%-------------------------------------------------------------------
 %%% A service that answers other questions than it was asked
