@@ -143,7 +143,7 @@ symmetric(Id) ->
 terms() ->
     [foo, 'naïve ☃', [], [a | b], "text", {}, 0, -1, 256, 1 bsl 40, -(1 bsl 70), 1 bsl 3000, 1.5e300, <<>>, <<5:3>>, #{},
      #{a => #{b => [c]}}, make_ref(), self(), fun lists:map/2, fun() -> ok end, hd(erlang:ports()),
-     list_to_tuple(lists:seq(1, 300)), binary:copy(<<"x">>, 100000),
+     list_to_tuple(lists:seq(1, 300)), binary:copy(<<"x">>, 10000),
      lists:foldl(fun(_, Inner) -> [Inner] end, x, lists:seq(1, 200))].
 
 session(N, Id) ->
