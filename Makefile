@@ -88,6 +88,16 @@ unit: $(BUILD)/unit
 unit-program: $(BUILD)/unit
 	@:
 
+# The NAT library alone, and a program that proves that it needs nothing else: neither libuv nor ei.
+$(BUILD)/libmacula_nat.a: $(call objects,$(wildcard c_src/nat/*.c))
+	$(call say,AR $@)
+	@mkdir -p $(@D)
+	$(Q)$(AR) rcs $@ $^
+
+$(BUILD)/embed: $(call objects,test/unit/embed/embed.c) $(BUILD)/libmacula_nat.a
+	$(call say,LD $@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
 $(PROGRAM): $(call objects,$(SOURCES))
 	$(call say,LD $@)
 	@mkdir -p $(@D)

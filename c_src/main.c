@@ -70,14 +70,16 @@ static void on_spawn(void *ctx, const struct spawn_request *request)
 
 static void on_up(void *ctx, struct connection *c)
 {
-    (void)ctx;
-    (void)c;
+    struct program *p = ctx;
+
+    coordinator_take_up(&p->coordinator, c);
 }
 
 static void on_down(void *ctx, struct connection *c)
 {
-    (void)ctx;
-    watches_take_connection_down(c);
+    struct program *p = ctx;
+
+    coordinator_take_down(&p->coordinator, c);
 }
 
 static void on_monitor_exit(void *ctx, struct connection *c, const struct control *control)
@@ -102,7 +104,8 @@ static void on_failed(void *ctx, const char *why)
     program_stop(ctx, EX_UNAVAILABLE);
 }
 
-/* A process ended that this program exists for: by itself in order, or because somebody ended it. */
+/* A process ended that this program exists for: by itself in order, or because somebody ended it.
+ */
 static void on_terminated(void *ctx, struct slice reason)
 {
     struct program *p = ctx;
@@ -180,6 +183,8 @@ static struct coordinator_options coordinator_settings(const struct options *o)
     struct coordinator_options settings = {
         .lookup_timeout_ms = o->lookup_timeout_ms,
         .profile_cache_ttl_ms = o->profile_cache_ttl_ms,
+        .preferred_nodes = o->connect,
+        .preferred_count = o->connect_count,
     };
 
     nat_config_init(&settings.nat);

@@ -14,11 +14,13 @@
 #include <syslog.h>
 #include <utlist.h>
 
-#define FRAME_HEAD       4 /* the length in front of each frame */
-#define PASS_THROUGH     112
-#define KEPT_CAPACITY    ((size_t)256 << 10) /* output memory that a connection keeps between turns */
-#define KEEPALIVE_DELAY  30                  /* s */
-#define UNACKED_LIMIT_MS 60000               /* a peer whose host is silent for so long is gone */
+#define FRAME_HEAD   4 /* the length in front of each frame */
+#define PASS_THROUGH 112
+#define KEPT_CAPACITY                                                                 \
+    ((size_t)256 << 10)        /* output memory that a connection keeps between turns \
+                                */
+#define KEEPALIVE_DELAY  30    /* s */
+#define UNACKED_LIMIT_MS 60000 /* a peer whose host is silent for so long is gone */
 
 static void begin_reading(struct connection *c);
 
@@ -67,8 +69,9 @@ void connection_close(struct connection *c, int level, const char *why)
     c->state = CONNECTION_CLOSED;
     if (why)
         node_log(c->node, level, state == CONNECTION_UP ? "connection" : "handshake",
-                 connection_label(c), "%s: %s",
-                 state == CONNECTION_UP ? "connection ended" : "no connection", why);
+                 connection_label(c), "%s %s: %s",
+                 state == CONNECTION_UP ? "connection ended with" : "no connection with",
+                 connection_label(c), why);
     DL_DELETE(c->node->connections, c);
     if (c->flush_wanted)
         node_forget_flush(c->node, c);
@@ -114,21 +117,28 @@ void connection_drop_frame(struct connection *c)
     buffer_truncate(&c->out, c->frame_start);
 }
 
+/*
+ * A connection whose output has run over ends at the end of the turn, not here: whoever writes a
+ * frame may be in the midst of something that the end of a connection would change under its feet.
+ */
 void connection_close_frame(struct connection *c)
 {
-    if (c->out.overflow) {
-        connection_close(c, LOG_ERR, "no memory for its output");
+    size_t size = buffer_size(&c->out) - c->frame_start - FRAME_HEAD;
+
+    if (c->out.overflow)
+        c->doomed = "no memory for its output";
+    if (c->doomed) {
+        connection_drop_frame(c);
+        want_flush(c);
         return;
     }
-    size_t size = buffer_size(&c->out) - c->frame_start - FRAME_HEAD;
     uint8_t *head = buffer_data(&c->out) + c->frame_start;
     for (int i = 0; i < FRAME_HEAD; i++)
         head[i] = (uint8_t)(size >> (24 - 8 * i));
     c->node->counters.frames_out++;
     if (connection_pending(c) > OUTPUT_MAX) {
         c->node->counters.output_limit++;
-        connection_close(c, LOG_WARNING, "it does not read, and its output is over the limit");
-        return;
+        c->doomed = "it does not read, and its output is over the limit";
     }
     want_flush(c);
 }
@@ -161,6 +171,10 @@ void connection_flush(struct connection *c)
 {
     if (c->flush_wanted)
         node_forget_flush(c->node, c);
+    if (c->doomed) {
+        connection_close(c, LOG_WARNING, c->doomed);
+        return;
+    }
     if (c->state == CONNECTION_CLOSED || buffer_size(&c->sending) > 0 || buffer_size(&c->out) == 0)
         return;
     uv_buf_t bytes = uv_buf_init((char *)buffer_data(&c->out), (unsigned)buffer_size(&c->out));
@@ -177,7 +191,8 @@ void connection_flush(struct connection *c)
         buffer_reset(&c->out, KEPT_CAPACITY);
         return;
     }
-    /* The socket is full: libuv writes the rest when it can, new output gathers in a buffer of its own. */
+    /* The socket is full: libuv writes the rest when it can, new output gathers in a buffer of its
+     * own. */
     c->sending = c->out;
     buffer_init(&c->out);
     bytes = uv_buf_init((char *)buffer_data(&c->sending), (unsigned)buffer_size(&c->sending));
@@ -247,7 +262,8 @@ static size_t feed_handshake(struct connection *c, const uint8_t *data, size_t l
 
     queue_handshake_output(c);
     if (!c->outgoing && c->name[0] == '\0' && c->handshake->peer_name[0] != '\0') {
-        /* Named from here on for log lines; it counts as that node only when the handshake is done. */
+        /* Named from here on for log lines; it counts as that node only when the handshake is done.
+         */
         strcpy(c->name, c->handshake->peer_name);
     }
     if (result == 1) {

@@ -2,10 +2,11 @@
 /*
  * One TCP stream to another node: handshake, then frames, ticks and a bounded queue of output.
  *
- * A connection frees itself when its socket is closed; nobody keeps a pointer to one beyond the call of its
- * `down` hook (node.h). What a loop turn has to say on a connection is gathered in one buffer and written once,
- * at the end of the turn. Input is read into a buffer shared by all connections; a connection has memory of its
- * own only for a frame that is not whole yet. One connection is read once in a turn, so none can starve others.
+ * A connection frees itself when its socket is closed; nobody keeps a pointer to one beyond the
+ * call of its `down` hook (node.h). What a loop turn has to say on a connection is gathered in one
+ * buffer and written once, at the end of the turn. Input is read into a buffer shared by all
+ * connections; a connection has memory of its own only for a frame that is not whole yet. One
+ * connection is read once in a turn, so none can starve others.
  */
 #ifndef DIST_CONNECTION_H
 #define DIST_CONNECTION_H
@@ -54,29 +55,33 @@ struct connection {
     struct buffer sending; /* what the socket did not take at once */
     size_t frame_start;    /* of the frame that is open in `out` */
     bool flush_wanted;
+    const char *doomed; /* why it ends with this turn, or NULL */
     uv_tcp_t tcp;
     uv_connect_t connect;
     uv_write_t write;
 
     struct monitor *monitors; /* that processes over there hold on ours */
     struct link *links;
-    struct watch *watches;    /* of ours on processes over there; the layer above keeps them */
+    struct watch *watches; /* of ours on processes over there; the layer above keeps them */
     struct connection *prev, *next; /* all connections of the node */
     struct connection *next_flush;
     UT_hash_handle hh; /* by name, while it is up */
 };
 
-/* Takes a client from the listener. Returns 0 or a negative errno, the connection then being closed. */
+/* Takes a client from the listener. Returns 0 or a negative errno, the connection then being
+ * closed. */
 int connection_accept(struct node *node, uv_stream_t *listener);
-/* Starts to connect to `name` at `address`. NULL without memory; failures later go to node_connection_failed. */
+/* Starts to connect to `name` at `address`. NULL without memory; failures later go to
+ * node_connection_failed. */
 struct connection *connection_open(struct node *node, const char *name,
                                    const struct sockaddr *address);
 /* Ends it now, what is unsent included, and says why in the log (at `level`, NULL: silently). */
 void connection_close(struct connection *c, int level, const char *why);
 
 /*
- * Opens a frame in the output: put the control tuple (control.h) and message into the buffer that is returned,
- * then close it. The close cuts the connection off if its output has grown past OUTPUT_MAX.
+ * Opens a frame in the output: put the control tuple (control.h) and message into the buffer that
+ * is returned, then close it. The close cuts the connection off if its output has grown past
+ * OUTPUT_MAX.
  */
 struct buffer *connection_open_frame(struct connection *c);
 void connection_close_frame(struct connection *c);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Keeps this node connected to nodes that it was told to join: looks the name up in the EPMD of its host, connects,
- * and begins again with back-off whenever there is no connection. A connection that the other node made serves
- * as well. The list belongs to the node.
+ * Keeps this node connected to nodes that it was told to join: looks the name up in the EPMD of its
+ * host, connects, and begins again with back-off whenever there is no connection. A connection that
+ * the other node made serves as well. The list belongs to the node.
  */
 #ifndef DIST_CONNECTOR_H
 #define DIST_CONNECTOR_H

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * This node among others: its name and creation, its listener, its connections, its processes, its end of turn.
+ * This node among others: its name and creation, its listener, its connections, its processes, its
+ * end of turn.
  *
- * The struct is the caller's; node_init fills it, node_start opens the listener and registers with EPMD, node_stop
- * ends everything in order, and node_free gives the memory back when the loop has run out. Layers above plug in
- * through `struct node_hooks` and read the fields; they change none of them.
- * Nothing here opens a connection but the list of nodes given to node_connect (connector.h): what is for a node that
- * is not connected is dropped and counted.
+ * The struct is the caller's; node_init fills it, node_start opens the listener and registers with
+ * EPMD, node_stop ends everything in order, and node_free gives the memory back when the loop has
+ * run out. Layers above plug in through `struct node_hooks` and read the fields; they change none
+ * of them. Nothing here opens a connection but the list of nodes given to node_connect
+ * (connector.h): what is for a node that is not connected is dropped and counted.
  */
 #ifndef DIST_NODE_H
 #define DIST_NODE_H
@@ -34,7 +35,8 @@ struct spawn_request {
 
 struct node_hooks {
     void *ctx;
-    /* One line of text, level as in syslog.h; `kind` and `peer` (may be NULL) are for rate limits. */
+    /* One line of text, level as in syslog.h; `kind` and `peer` (may be NULL) are for rate limits.
+     */
     void (*log)(void *ctx, int level, const char *kind, const char *peer, const char *text);
     void (*spawn)(void *ctx, const struct spawn_request *request);
     void (*up)(void *ctx, struct connection *c);
@@ -100,7 +102,8 @@ struct node {
 int node_init(struct node *node, const struct node_config *config);
 /* Opens the listener and starts to publish the name. Returns 0 or libuv's error of the listener. */
 int node_start(struct node *node);
-/* Frees the name, closes the listener and every connection, once what is queued was sent or 2 s are over. */
+/* Frees the name, closes the listener and every connection, once what is queued was sent or 2 s are
+ * over. */
 void node_stop(struct node *node);
 void node_free(struct node *node);
 
@@ -113,8 +116,8 @@ uint32_t node_creation(const struct node *node);
 bool node_is_self(const struct node *node, struct slice name);
 
 /*
- * Opens a frame with a message to `to`: put one term, then connection_close_frame. NULL (counted) if its node is not
- * connected. `*via` is the connection.
+ * Opens a frame with a message to `to`: put one term, then connection_close_frame. NULL (counted)
+ * if its node is not connected. `*via` is the connection.
  */
 struct buffer *node_open_send(struct node *node, const struct pid *to, struct connection **via);
 

@@ -9,7 +9,8 @@
 #include <syslog.h>
 #include <utlist.h>
 
-/* Old nodes know 15 bits of a pid's id and 13 of its serial; within those every node agrees with us. */
+/* Old nodes know 15 bits of a pid's id and 13 of its serial; within those every node agrees with
+ * us. */
 #define ID_BITS     15
 #define NUMBER_MASK 0x0fffffffu
 /* Five words and the longest node name; term_check lets nothing longer pass. */
@@ -20,7 +21,7 @@ struct monitor {
     struct connection *via;
     bool by_name;
     struct pid *watcher;
-    struct slice reference; /* in `key` */
+    struct slice reference;              /* in `key` */
     struct monitor *prev, *next;         /* of the process */
     struct monitor *via_prev, *via_next; /* of the connection */
     UT_hash_handle hh;
@@ -111,23 +112,13 @@ static struct process *find_end(struct node *node, const struct control_end *end
 
 /* --- monitors --- */
 
-static void monitor_unhook(struct monitor *m)
+static void monitor_remove(struct monitor *m)
 {
     HASH_DEL(m->process->node->processes.monitors, m);
     DL_DELETE(m->process->monitors, m);
     DL_DELETE2(m->via->monitors, m, via_prev, via_next);
-}
-
-static void monitor_free(struct monitor *m)
-{
     free(m->watcher);
     free(m);
-}
-
-static void monitor_remove(struct monitor *m)
-{
-    monitor_unhook(m);
-    monitor_free(m);
 }
 
 static struct monitor *monitor_find(struct connection *c, struct slice reference)
@@ -237,23 +228,13 @@ static struct link *link_find(struct connection *c, const struct pid *peer, cons
     return found;
 }
 
-static void link_unhook(struct link *l)
+static void link_remove(struct link *l)
 {
     HASH_DEL(l->process->node->processes.links, l);
     DL_DELETE(l->process->links, l);
     DL_DELETE2(l->via->links, l, via_prev, via_next);
-}
-
-static void link_free(struct link *l)
-{
     free(l->peer);
     free(l);
-}
-
-static void link_remove(struct link *l)
-{
-    link_unhook(l);
-    link_free(l);
 }
 
 static void send_exit(struct connection *c, const struct pid *from, const struct pid *to,
@@ -314,7 +295,8 @@ static bool reason_is(struct slice reason, const char *name)
     return cursor_is_atom(&c, name);
 }
 
-/* What a process that does not trap exits does with a signal; `kill` cannot be sent through a link. */
+/* What a process that does not trap exits does with a signal; `kill` cannot be sent through a link.
+ */
 static void take_exit_signal(struct process *p, struct slice reason, bool through_link)
 {
     struct buffer killed;
@@ -352,21 +334,20 @@ void process_exit(struct process *p, struct slice reason)
     HASH_DELETE(hh, table->by_number, p);
     if (p->name)
         HASH_DELETE(hh_name, table->by_name, p);
-    /* A send may cut its connection off, and that takes monitors away: unhook first, look again after. */
+    /* A send may cut its connection off, and that takes monitors away: unhook first, look again
+     * after. */
     while (p->monitors) {
         struct monitor *m = p->monitors;
         struct control_end end = {.pid = self};
         if (m->by_name)
             end.name = slice_of(p->name);
-        monitor_unhook(m);
         send_down(m->via, &end, m->watcher, m->reference, reason);
-        monitor_free(m);
+        monitor_remove(m);
     }
     while (p->links) {
         struct link *l = p->links;
-        link_unhook(l);
         send_exit(l->via, &self, l->peer, reason);
-        link_free(l);
+        link_remove(l);
     }
     p->number = 0;
 }

@@ -2,10 +2,10 @@
 /*
  * Processes: what other nodes can send to, monitor, link to and ask to exit.
  *
- * A process is part of a larger struct of the layer above, which owns the memory; from process_start to
- * process_exit the table points to it. Monitors and links belong to the table and go with the process or with the
- * connection that they came by, whichever is first. A process has no thread: its behaviour is called when a
- * signal arrives, and must not block.
+ * A process is part of a larger struct of the layer above, which owns the memory; from
+ * process_start to process_exit the table points to it. Monitors and links belong to the table and
+ * go with the process or with the connection that they came by, whichever is first. A process has
+ * no thread: its behaviour is called when a signal arrives, and must not block.
  */
 #ifndef DIST_PROCESS_H
 #define DIST_PROCESS_H
@@ -24,8 +24,8 @@ struct process_behaviour {
     /* A message, as a term that passed the check. */
     void (*receive)(struct process *p, struct connection *via, struct slice message);
     /*
-     * An exit signal that would end an OTP process that does not trap exits; it is up to the behaviour to call
-     * process_exit. The reason is already `killed` for an exit(Pid, kill).
+     * An exit signal that would end an OTP process that does not trap exits; it is up to the
+     * behaviour to call process_exit. The reason is already `killed` for an exit(Pid, kill).
      */
     void (*exit_signal)(struct process *p, struct slice reason);
 };
@@ -74,7 +74,8 @@ void process_take_exit(struct connection *c, const struct control *k);
 void process_add_monitor(struct connection *c, struct process *p, const struct pid *from,
                          struct slice reference);
 
-/* Drops the monitors and links that came by a connection; links then act as exit signals `noconnection`. */
+/* Drops the monitors and links that came by a connection; links then act as exit signals
+ * `noconnection`. */
 void process_forget_connection(struct connection *c);
 
 #endif

@@ -31,7 +31,8 @@ static void take_spawn_request(struct connection *c, const struct control *k)
     c->node->hooks.spawn(c->node->hooks.ctx, &request);
 }
 
-/* The sender's own name on everything that makes us remember or answer it: no node speaks for another. */
+/* The sender's own name on everything that makes us remember or answer it: no node speaks for
+ * another. */
 static bool is_from_sender(const struct connection *c, const struct control *k)
 {
     return k->from.name.len > 0 || k->from.pid.node.len == 0 || slice_is(k->from.pid.node, c->name);

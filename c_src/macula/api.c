@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The functions of the Erlang modules that this node stands for, as rpc finds them. Each does what the module does: it
- * calls or casts to the registered process, so that rpc and gen_server:call take the same way from there.
+ * The functions of the Erlang modules that this node stands for, as rpc finds them. Each does what
+ * the module does: it calls or casts to the registered process, so that rpc and gen_server:call
+ * take the same way from there.
  */
 #include "macula/coordinator.h"
 #include "macula/profile_term.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * get_pending: a million sessions are not written in one go. A listing goes through them some at a time, one turn of
- * the loop after the other, and answers when it has reached the end or its limit.
+ * get_pending: a million sessions are not written in one go. A listing goes through them some at a
+ * time, one turn of the loop after the other, and answers when it has reached the end or its limit.
  */
 #include "macula/coordinator.h"
 #include "macula/session_term.h"

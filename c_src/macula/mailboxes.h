@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Mailboxes: Erlang processes that stand for a peer and get its messages, until they exit or detach.
+ * Mailboxes: Erlang processes that stand for a peer and get its messages, until they exit or
+ * detach.
  */
 #ifndef MACULA_MAILBOXES_H
 #define MACULA_MAILBOXES_H
@@ -18,7 +19,8 @@ struct mailboxes {
 void mailboxes_init(struct mailboxes *all, struct node *node, struct watches *watches);
 void mailboxes_free(struct mailboxes *all);
 
-/* Makes `pid` the mailbox of a peer; one that was there before gets {detached, PeerId}. 0 or a negative errno. */
+/* Makes `pid` the mailbox of a peer; one that was there before gets {detached, PeerId}. 0 or a
+ * negative errno. */
 int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid);
 /* Takes it away again, if it is `pid`'s. */
 void mailbox_detach(struct mailboxes *all, struct slice id, const struct pid *pid);

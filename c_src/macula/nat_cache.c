@@ -51,7 +51,7 @@ static struct nat_cache_entry *entry_find(struct nat_cache *cache, struct slice 
 static void note_change(struct nat_cache *cache, const struct slice *id)
 {
     if (cache->changed)
-        cache->changed(cache->ctx, id);
+        cache->changed(cache->changed_ctx, id);
 }
 
 struct nat_profile *nat_cache_find(struct nat_cache *cache, struct slice id, bool *stale)
@@ -81,8 +81,12 @@ static bool is_full(const struct nat_cache *cache)
 static bool put(struct nat_cache *cache, struct slice id, struct slice map, int64_t ttl)
 {
     struct nat_profile *profile = NULL;
+    struct cursor c = cursor_of(map);
     struct buffer dated;
+    int pairs;
 
+    if (!cursor_map(&c, &pairs))
+        return false;
     buffer_init(&dated);
     profile_put_dated(&dated, map, ttl, (int64_t)time(NULL));
     int error = dated.overflow ? -1 : profile_from_term(&profile, buffer_slice(&dated));
@@ -116,10 +120,10 @@ static bool put(struct nat_cache *cache, struct slice id, struct slice map, int6
 
 /* --- the process --- */
 
-static void reply_get(struct nat_cache *cache, const struct caller *caller, struct slice id)
+static void reply_get(struct nat_cache *cache, const struct caller *caller, const struct slice *id)
 {
     bool stale;
-    struct nat_profile *profile = nat_cache_find(cache, id, &stale);
+    struct nat_profile *profile = id ? nat_cache_find(cache, *id, &stale) : NULL;
     struct reply reply;
 
     if (!profile) {
@@ -170,8 +174,9 @@ static void on_call(struct gen_server *gs, const struct caller *caller, struct s
             return;
         put_stats(gs, reply.out);
         reply_close(&reply);
-    } else if (cursor_tuple(&c, 2) && cursor_is_atom(&c, "get") && cursor_binary(&c, &id)) {
-        reply_get(cache, caller, id);
+    } else if (cursor_tuple(&c, 2) && cursor_is_atom(&c, "get")) {
+        /* What is no binary is as little in the cache as an id that is not there. */
+        reply_get(cache, caller, cursor_binary(&c, &id) ? &id : NULL);
     } else if (reply_open(&reply, caller)) {
         term_put_atoms(reply.out, 2, "error", "unknown_request");
         reply_close(&reply);
@@ -206,9 +211,8 @@ static void on_cast(struct gen_server *gs, struct slice request)
             entry_remove(cache, e);
         note_change(cache, &id);
     } else if (arity == 4 && cursor_is_atom(&c, "put")) {
-        bool ok = cursor_binary(&c, &id) && id.len <= NAT_ID_MAX &&
-                  cursor_term(&c, &map) && cursor_int(&c, &ttl) && ttl > 0 && ttl <= UINT32_MAX &&
-                  put(cache, id, map, ttl);
+        bool ok = cursor_binary(&c, &id) && id.len <= NAT_ID_MAX && cursor_term(&c, &map) &&
+                  cursor_int(&c, &ttl) && ttl > 0 && ttl <= UINT32_MAX && put(cache, id, map, ttl);
         if (!ok) {
             cache->refused++;
             node_log(gs->process.node, LOG_WARNING, "cache", "macula_nat_cache",

@@ -2,8 +2,9 @@
 /*
  * The embedded `macula_nat_cache`: profiles that were put here, for use without a macula node.
  *
- * A registered gen_server with the answers of v0.14.3: an entry is fresh until its TTL is over, stale for a minute
- * more, then gone; at most 10,000 entries, oldest out first. Ages are counted on the monotonic clock.
+ * A registered gen_server with the answers of v0.14.3: an entry is fresh until its TTL is over,
+ * stale for a minute more, then gone; at most 10,000 entries, oldest out first. Ages are counted on
+ * the monotonic clock.
  */
 #ifndef MACULA_NAT_CACHE_H
 #define MACULA_NAT_CACHE_H
@@ -26,8 +27,10 @@ struct nat_cache {
     size_t count, bytes;
     uint64_t hits, misses, evictions;
     uint64_t refused; /* puts of what is no profile */
-    /* Told of every change to an entry, or to all (no id), so that copies elsewhere can be dropped. */
+    /* Told of every change to an entry, or to all (no id), so that copies elsewhere can be dropped.
+     */
     void (*changed)(void *ctx, const struct slice *id);
+    void *changed_ctx;
     /* Stops the program when the process ends. */
     void (*terminated)(void *ctx, struct slice reason);
     void *ctx;

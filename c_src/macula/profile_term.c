@@ -138,8 +138,7 @@ static bool is_date_key(struct slice key)
     return cursor_is_atom(&c, "ttl_seconds") || cursor_is_atom(&c, "detected_at");
 }
 
-void profile_put_dated(struct buffer *b, struct slice map, int64_t ttl_seconds,
-                       int64_t detected_at)
+void profile_put_dated(struct buffer *b, struct slice map, int64_t ttl_seconds, int64_t detected_at)
 {
     struct cursor c = cursor_of(map);
     struct cursor count;

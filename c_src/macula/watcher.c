@@ -1,19 +1,69 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/watcher.h"
 
-#include <stdlib.h>
+#include "term/term_write.h"
 
-uint64_t watcher_token(const struct pid *pid)
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+struct watcher {
+    struct pid *pid;
+    size_t taken;
+    UT_hash_handle hh;
+    size_t key_len;
+    uint8_t key[]; /* the pid as a term, in the one form that we write */
+};
+
+uint64_t watcher_take(struct watchers *all, const struct pid *pid)
 {
-    return (uint64_t)(uintptr_t)pid_copy(pid);
+    struct watcher *w = NULL;
+    struct buffer key;
+
+    buffer_init(&key);
+    term_put_pid(&key, pid);
+    struct slice bytes = buffer_slice(&key);
+    if (!key.overflow)
+        HASH_FIND(hh, all->by_pid, bytes.data, bytes.len, w);
+    if (!w && !key.overflow && (w = calloc(1, sizeof *w + bytes.len)) != NULL) {
+        w->pid = pid_copy(pid);
+        if (w->pid) {
+            w->key_len = bytes.len;
+            memcpy(w->key, bytes.data, bytes.len);
+            HASH_ADD(hh, all->by_pid, key, w->key_len, w);
+        } else {
+            free(w);
+            w = NULL;
+        }
+    }
+    buffer_free(&key);
+    if (w)
+        w->taken++;
+    return (uint64_t)(uintptr_t)w;
+}
+
+static void watcher_free(struct watchers *all, struct watcher *w)
+{
+    HASH_DEL(all->by_pid, w);
+    free(w->pid);
+    free(w);
+}
+
+void watcher_give_back(struct watchers *all, uint64_t token)
+{
+    struct watcher *w = (struct watcher *)(uintptr_t)token;
+
+    if (--w->taken == 0)
+        watcher_free(all, w);
 }
 
 const struct pid *watcher_pid(uint64_t token)
 {
-    return (const struct pid *)(uintptr_t)token;
+    return ((const struct watcher *)(uintptr_t)token)->pid;
 }
 
-void watcher_free(uint64_t token)
+void watchers_free(struct watchers *all)
 {
-    free((void *)(uintptr_t)token);
+    while (all->by_pid)
+        watcher_free(all, all->by_pid);
 }

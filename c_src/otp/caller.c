@@ -61,10 +61,10 @@ static void put_destination(struct buffer *b, const struct caller *caller)
     struct slice alias;
 
     if (caller->kind == CALLER_GEN && find_alias(caller->tag, &alias)) {
-        /* Any process of ours may be named as the sender of an alias message; nobody looks at it. */
-        struct pid self = {.node = caller->node->name_slice,
-                           .id = 1,
-                           .creation = node_creation(caller->node)};
+        /* Any process of ours may be named as the sender of an alias message; nobody looks at it.
+         */
+        struct pid self = {
+            .node = caller->node->name_slice, .id = 1, .creation = node_creation(caller->node)};
         control_put_alias_send(b, &self, alias);
     } else {
         control_put_send(b, &caller->pid);
@@ -128,7 +128,7 @@ void reply_term(const struct caller *caller, struct slice term)
 }
 
 static void put_stack(struct buffer *b, struct slice module, struct slice function,
-                            struct slice arguments)
+                      struct slice arguments)
 {
     term_put_list(b, 1);
     term_put_tuple(b, 4);

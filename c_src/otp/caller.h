@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Whoever waits for an answer, however it asked: gen_server call, system message, rex, or a spawned erpc worker.
+ * Whoever waits for an answer, however it asked: gen_server call, system message, rex, or a spawned
+ * erpc worker.
  *
- * A caller read from a message is a view into that message. To answer later, keep a copy (caller_keep) and free
- * it after the answer. Answering never fails from where it is called: an answer for a node that is not connected
- * or a worker that has been killed is dropped and counted.
+ * A caller read from a message is a view into that message. To answer later, keep a copy
+ * (caller_keep) and free it after the answer. Answering never fails from where it is called: an
+ * answer for a node that is not connected or a worker that has been killed is dropped and counted.
  */
 #ifndef OTP_CALLER_H
 #define OTP_CALLER_H
@@ -39,8 +40,8 @@ struct caller *caller_keep(const struct caller *caller);
 void caller_free(struct caller *caller);
 
 /*
- * Opens an answer: on true put one term into reply->out and close it. Nothing else may be sent in between. On false
- * there is nobody to answer.
+ * Opens an answer: on true put one term into reply->out and close it. Nothing else may be sent in
+ * between. On false there is nobody to answer.
  */
 bool reply_open(struct reply *reply, const struct caller *caller);
 void reply_close(struct reply *reply);
@@ -50,8 +51,8 @@ void reply_atom(const struct caller *caller, const char *atom);
 void reply_term(const struct caller *caller, struct slice term);
 
 /*
- * The failures that a called function can end in, in the form that the way of calling wants: an error (undef,
- * function_clause) with the call that it was, or an exit with a reason.
+ * The failures that a called function can end in, in the form that the way of calling wants: an
+ * error (undef, function_clause) with the call that it was, or an exit with a reason.
  */
 void reply_failure(const struct caller *caller, const char *error, struct slice module,
                    struct slice function, struct slice arguments);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A process that behaves as an OTP gen_server: calls and casts, system messages (sys.c), suspension, exit.
+ * A process that behaves as an OTP gen_server: calls and casts, system messages (sys.c),
+ * suspension, exit.
  *
- * The server is part of the caller's struct, started by gen_server_start; what the callbacks get are views, valid
- * during the call. Requests that arrive while the server is suspended are kept and handed on in order when it
- * resumes. When it ends (sys:terminate, an exit signal, gen_server_stop) monitors and links are told first, then
- * `terminated` is called, once.
+ * The server is part of the caller's struct, started by gen_server_start; what the callbacks get
+ * are views, valid during the call. Requests that arrive while the server is suspended are kept and
+ * handed on in order when it resumes. When it ends (sys:terminate, an exit signal, gen_server_stop)
+ * monitors and links are told first, then `terminated` is called, once.
  */
 #ifndef OTP_GEN_SERVER_H
 #define OTP_GEN_SERVER_H
@@ -13,7 +14,8 @@
 #include "dist/node.h"
 #include "otp/caller.h"
 
-/* More than this waiting for a suspended server, and the connection that sends still more is cut. */
+/* More than this waiting for a suspended server, and the connection that sends still more is cut.
+ */
 #define SUSPENDED_MAX ((size_t)64 << 20)
 
 struct gen_server;
@@ -50,7 +52,8 @@ void gen_server_start(struct gen_server *gs, struct node *node, const char *name
 void gen_server_stop(struct gen_server *gs, const char *reason);
 void gen_server_stop_with(struct gen_server *gs, struct slice reason);
 
-/* As if `caller` had called, or somebody had cast: for functions of the server's own API run by rpc. */
+/* As if `caller` had called, or somebody had cast: for functions of the server's own API run by
+ * rpc. */
 void gen_server_call(struct gen_server *gs, const struct caller *caller, struct slice request);
 void gen_server_cast(struct gen_server *gs, struct connection *via, struct slice request);
 

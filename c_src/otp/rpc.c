@@ -146,7 +146,8 @@ static void put_features(struct buffer *b, struct node *node)
     term_put_nil(b);
 }
 
-/* {From, {call, M, F, A, GroupLeader}} of erl_call, ei_rpc and jinterface, and {From, features_request}. */
+/* {From, {call, M, F, A, GroupLeader}} of erl_call, ei_rpc and jinterface, and {From,
+ * features_request}. */
 static void rex_info(struct gen_server *gs, struct slice message)
 {
     struct cursor c = cursor_of(message);

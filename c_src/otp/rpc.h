@@ -2,8 +2,8 @@
 /*
  * rpc and erpc: the process `rex`, and the functions that other nodes spawn here.
  *
- * What can be called is one table of functions, given at the start by the layer above; everything else is `undef`,
- * as on a node that does not have the module. See rpc.erl and erpc.erl of kernel.
+ * What can be called is one table of functions, given at the start by the layer above; everything
+ * else is `undef`, as on a node that does not have the module. See rpc.erl and erpc.erl of kernel.
  */
 #ifndef OTP_RPC_H
 #define OTP_RPC_H

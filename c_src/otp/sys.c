@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* System messages, as sys.erl and gen_server.erl of stdlib answer them. Debug functions do not run here. */
+/* System messages, as sys.erl and gen_server.erl of stdlib answer them. Debug functions do not run
+ * here. */
 #include "otp/gen_server.h"
 
 #include "term/term_write.h"
@@ -202,7 +203,8 @@ static void reply_unknown(const struct caller *caller, struct slice request)
     reply_close(&reply);
 }
 
-/* The function that would replace the state cannot run here: the answer of a callback that fails. */
+/* The function that would replace the state cannot run here: the answer of a callback that fails.
+ */
 static void reply_cannot_replace(const struct caller *caller)
 {
     struct reply reply;

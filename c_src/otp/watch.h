@@ -2,9 +2,9 @@
 /*
  * Our monitors on processes of other nodes.
  *
- * A watch is part of the caller's struct; it is on from watch_name or watch_pid until it fires or is stopped, and
- * fires exactly once: with the reason of the DOWN, or `noconnection` when the connection goes. Nothing is sent to
- * a node that is not connected.
+ * A watch is part of the caller's struct; it is on from watch_name or watch_pid until it fires or
+ * is stopped, and fires exactly once: with the reason of the DOWN, or `noconnection` when the
+ * connection goes. Nothing is sent to a node that is not connected.
  */
 #ifndef OTP_WATCH_H
 #define OTP_WATCH_H
@@ -28,13 +28,14 @@ struct watch {
     struct connection *via;
     struct watch *prev, *next; /* of the connection */
     struct pid *pid;           /* or */
-    const char *name; /* must live as long as the watch */
+    const char *name;          /* must live as long as the watch */
     UT_hash_handle hh;
 };
 
 void watches_init(struct watches *all, struct node *node, struct process *owner);
 
-/* Starts a watch that is off. Returns 0, -ENOTCONN if the pid's node is not connected, or -ENOMEM. */
+/* Starts a watch that is off. Returns 0, -ENOTCONN if the pid's node is not connected, or -ENOMEM.
+ */
 int watch_pid(struct watches *all, struct watch *watch, const struct pid *pid);
 void watch_name(struct watches *all, struct watch *watch, struct connection *via, const char *name);
 /* Turns it off, if it is on, without its firing. */
@@ -43,6 +44,9 @@ static inline bool watch_is_on(const struct watch *watch)
 {
     return watch->number != 0;
 }
+
+/* The watch with this reference, or NULL. */
+struct watch *watch_find(struct watches *all, struct slice reference);
 
 /* From the node's hooks. */
 void watches_take_exit(struct watches *all, struct connection *c, const struct control *control);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The process that OTP spawns to run one function for erpc. Ours lives from the spawn request to the answer, so that
- * it can be monitored, linked to and killed like any other; the answer is its exit reason (erpc.erl, execute_call/4).
- * A worker is known by its process number and owns itself.
+ * The process that OTP spawns to run one function for erpc. Ours lives from the spawn request to
+ * the answer, so that it can be monitored, linked to and killed like any other; the answer is its
+ * exit reason (erpc.erl, execute_call/4). A worker is known by its process number and owns itself.
  */
 #ifndef OTP_WORKER_H
 #define OTP_WORKER_H

@@ -51,7 +51,8 @@ bool cursor_binary(struct cursor *c, struct slice *bytes);
 bool cursor_pid(struct cursor *c, struct pid *pid);
 bool cursor_reference(struct cursor *c, struct slice *raw);
 /* The number of a reference that term_put_reference made for this node. */
-bool reference_number(struct slice reference, struct slice node, uint32_t creation, uint64_t *number);
+bool reference_number(struct slice reference, struct slice node, uint32_t creation,
+                      uint64_t *number);
 /* Any term, as its bytes. */
 bool cursor_term(struct cursor *c, struct slice *raw);
 
