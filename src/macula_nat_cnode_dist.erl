@@ -110,8 +110,17 @@ handle_info(_Info, Name) ->
 
 %% @private
 -spec terminate(term(), node()) -> ok.
-terminate(_Reason, Name) ->
-    _ = [net_kernel:stop() || node() =:= Name],
+terminate(_Reason, Name) when node() =:= Name ->
+    _ = net_kernel:stop(),
+    await_no_name(Name);
+terminate(_Reason, _Name) ->
+    ok.
+
+%% The VM gives up its name a moment after net_kernel has ended, of which nothing tells.
+await_no_name(Name) when node() =:= Name ->
+    timer:sleep(1),
+    await_no_name(Name);
+await_no_name(_Name) ->
     ok.
 
 %% A name of our own, which is the same at every start. A shared C node may know VMs of several machines, and VMs in
@@ -131,8 +140,16 @@ is_long(Node) ->
     [_ | Host] = string:split(atom_to_list(Node), "@"),
     lists:any(fun(C) -> C =:= $. orelse C =:= $: end, lists:append(Host)).
 
+%% The same at every start, as each cookie is an atom that stays.
 cookie() ->
-    binary_to_atom(<< <<(hexadecimal(N))>> || <<N:4>> <= crypto:strong_rand_bytes(?COOKIE_BYTES) >>).
+    case persistent_term:get(?MODULE, undefined) of
+        undefined ->
+            Cookie = << <<(hexadecimal(N))>> || <<N:4>> <= crypto:strong_rand_bytes(?COOKIE_BYTES) >>,
+            ok = persistent_term:put(?MODULE, binary_to_atom(Cookie)),
+            cookie();
+        Cookie ->
+            Cookie
+    end.
 
 hexadecimal(N) when N < 10 -> $0 + N;
 hexadecimal(N) -> $a + N - 10.

@@ -171,26 +171,28 @@ shared(ArgsA, ArgsB) ->
                 {ok, _} = ?NAME:start_link(#{cnode => C}),
                 {ok, hole_punch, Id} = ?NAME:request_connection(<<"a">>, <<"b">>, #{notify => self()}),
                 Result = completed(Id),
+                Named = node(),
                 ok = gen_server:stop(?NAME),
-                {Id, Result, node()}
+                {Id, Result, Named, node()}
             end)}
         end),
-        {Reported, NodeB} = cnode:on(B, fun() ->
+        {Reported, NamedB, NodeB} = cnode:on(B, fun() ->
             application:set_env(macula_nat_cnode, cnode, C),
             {ok, _} = ?NAME:start_link(#{}),
             cnode:await(fun() -> ?NAME:get_pending() =/= [] end),
             [#{session_id := Id, initiator_id := <<"a">>}] = ?NAME:get_pending(),
             ok = ?NAME:report_result(Id, <<"b">>, success),
             [] = ?NAME:get_pending(),
+            Named = node(),
             ok = gen_server:stop(?NAME),
-            {Id, node()}
+            {Id, Named, node()}
         end),
-        {Id, Result, NodeA} = receive {Asker, Answer} -> Answer end,
+        {Id, Result, NamedA, NodeA} = receive {Asker, Answer} -> Answer end,
         ?assertEqual({Id, success}, {Reported, Result}),
+        ?assertEqual(3, length(lists:usort([nonode@nohost, NamedA, NamedB]))),
         %% The ends of the local processes left the C node alone.
         ?assertEqual([], gen_server:call({?NAME, C}, get_pending)),
-        [?assertEqual(NodeA, nonode@nohost) || ArgsA =:= []],
-        [?assertEqual(NodeB, nonode@nohost) || ArgsB =:= []],
+        [?assertEqual({nonode@nohost, nonode@nohost}, {NodeA, NodeB}) || ArgsA =:= [], ArgsB =:= []],
         [cnode:peer_stop(Vm) || Vm <- [A, B]]
     end).
 
@@ -355,11 +357,13 @@ rounds(Args) ->
             {ok, hole_punch, _} = ?NAME:request_connection(<<"a">>, <<"b">>),
             ok = gen_server:stop(?NAME)
         end,
-        %% The first round loads modules and starts what stays, as the service behind os:cmd/1.
+        %% The first round loads modules and starts what stays, as the service that resolves names.
         Round(),
+        _ = things(),
         Before = things(),
         [Round() || _ <- lists:seq(1, ?ROUNDS)],
-        cnode:await(fun() -> things() =:= Before end),
+        %% An OS process that has ended may still be seen, and a socket that is closed be counted.
+        try cnode:await(fun() -> things() =:= Before end, 5000) catch error:_ -> ?assertEqual(Before, things()) end,
         ?assertEqual(nothing_else, receive Message -> Message after 0 -> nothing_else end)
     end).
 
@@ -607,13 +611,14 @@ is_program(OsPid, Alive) ->
             false
     end.
 
-%% The OS processes that this VM has started, but for the helper that starts them.
+%% The OS processes that this VM has started, but for those that every VM has.
 children() ->
     Parents = [{OsPid, Parent, Name} || OsPid <- os_processes(), {Parent, Name} <- stat(OsPid)],
     Self = os:getpid(),
     Direct = [{OsPid, Name} || {OsPid, Parent, Name} <- Parents, Parent =:= Self],
     [Name || {_, Name} <- Direct, Name =/= "erl_child_setup"] ++
-        [Name || {Helper, "erl_child_setup"} <- Direct, {_, Parent, Name} <- Parents, Parent =:= Helper].
+        [Name || {Helper, "erl_child_setup"} <- Direct, {_, Parent, Name} <- Parents, Parent =:= Helper,
+                 Name =/= "inet_gethost"].
 
 stat(OsPid) ->
     case file:read_file("/proc/" ++ OsPid ++ "/stat") of
