@@ -112,6 +112,18 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+# Calls through the Erlang module beside calls to Erlang servers: JSON lines. BENCH_ARGS are milliseconds of a round
+# and rounds.
+BENCH_ARGS ?= 200 5
+BENCH_APP := build/bench/macula_nat_cnode
+
+bench-app: program
+	@mkdir -p $(BENCH_APP)/ebin $(BENCH_APP)/priv
+	@cp $(PROGRAM) $(BENCH_APP)/priv
+	@erlc -Werror -o $(BENCH_APP)/ebin src/*.erl test/bench/app_bench.erl
+	@erl -noinput -boot no_dot_erlang -name app_bench_$$$$@127.0.0.1 -kernel logger_level error \
+	    -pa $(BENCH_APP)/ebin -run app_bench main $(BENCH_ARGS)
+
 # Checks of the sources. Each is a target of its own, so that they run side by side.
 LINT := build/lint
 C_FILES := $(shell find c_src include test -name '*.[ch]' 2>/dev/null)
@@ -159,7 +171,7 @@ PLT := $(LINT)/otp.plt
 $(PLT):
 	$(call say,DIALYZER of OTP)
 	@mkdir -p $(@D)
-	$(Q)dialyzer --quiet --build_plt --output_plt $@ --apps erts kernel stdlib
+	$(Q)dialyzer --quiet --build_plt --output_plt $@ --apps erts kernel stdlib crypto
 
 # Calls to functions that are not there or are deprecated.
 XREF := case [F || {Kind, F} <- xref:d("$(LINT)/ebin"), Kind =/= unused, F =/= []] of \
@@ -186,12 +198,13 @@ help:
 	@echo "make run        build it and run the node; ARGS='--sname other' are its arguments"
 	@echo "make test       all tests; SUITES='unit life' runs only these, VALGRIND=1 runs them under valgrind"
 	@echo "make unit       the unit tests alone, without set-up"
+	@echo "make bench-app  calls through the Erlang module beside calls to Erlang servers"
 	@echo "make lint       formatting, static analysis, warnings of gcc and clang"
 	@echo "make install    to DESTDIR and PREFIX (default /usr/local)"
 	@echo "make clean      remove all that was built"
 	@echo "Variables: CC=clang, SANITIZE=address,undefined, CFLAGS, BUILD, JOBS, V=1 (whole commands),"
 	@echo "CI=true (warnings are errors), ERL_INTERFACE (folder of ei, where it is not found)."
 
-.PHONY: all program run test test-programs unit unit-program lint $(LINTS) install clean help
+.PHONY: all program run test test-programs unit unit-program bench-app lint $(LINTS) install clean help
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
