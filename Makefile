@@ -175,6 +175,17 @@ fuzz-corpus: program
 	$(Q)for name in $(patsubst fuzz_%,%,$(FUZZERS)); do \
 	    mkdir -p test/fuzz/corpus/$$name && $(FUZZ_BUILD)/fuzz_$$name -merge=1 -max_len=65536 \
 	        test/fuzz/corpus/$$name $(FUZZ_BUILD)/traffic/$$name || exit 1; done
+# Calls through the Erlang module beside calls to Erlang servers: JSON lines. BENCH_ARGS are milliseconds of a round
+# and rounds.
+BENCH_ARGS ?= 200 5
+BENCH_APP := build/bench/macula_nat_cnode
+
+bench-app: program
+	@mkdir -p $(BENCH_APP)/ebin $(BENCH_APP)/priv
+	@cp $(PROGRAM) $(BENCH_APP)/priv
+	@erlc -Werror -o $(BENCH_APP)/ebin src/*.erl test/bench/app_bench.erl
+	@erl -noinput -boot no_dot_erlang -name app_bench_$$$$@127.0.0.1 -kernel logger_level error \
+	    -pa $(BENCH_APP)/ebin -run app_bench main $(BENCH_ARGS)
 
 # Checks of the sources. Each is a target of its own, so that they run side by side.
 LINT := build/lint
@@ -223,7 +234,7 @@ PLT := $(LINT)/otp.plt
 $(PLT):
 	$(call say,DIALYZER of OTP)
 	@mkdir -p $(@D)
-	$(Q)dialyzer --quiet --build_plt --output_plt $@ --apps erts kernel stdlib
+	$(Q)dialyzer --quiet --build_plt --output_plt $@ --apps erts kernel stdlib crypto
 
 # Calls to functions that are not there or are deprecated.
 XREF := case [F || {Kind, F} <- xref:d("$(LINT)/ebin"), Kind =/= unused, F =/= []] of \
@@ -278,6 +289,7 @@ help:
 	@echo "make nat-lab    peers behind real NATs in network namespaces, all pairs, with a picture in doc/ (needs root)"
 	@echo "make unit       the unit tests alone, without set-up"
 	@echo "make fuzz       every parser for FUZZ_SECONDS (60) seconds with libFuzzer"
+	@echo "make bench-app  calls through the Erlang module beside calls to Erlang servers"
 	@echo "make lint       formatting, static analysis, warnings of gcc and clang"
 	@echo "make bench      measures speed and memory beside other servers; BENCH_ROUNDS=1 BENCH_SECONDS=1 is quick"
 	@echo "make install    to DESTDIR and PREFIX (default /usr/local)"
@@ -285,7 +297,7 @@ help:
 	@echo "Variables: CC=clang, SANITIZE=address,undefined, CFLAGS, BUILD, JOBS, V=1 (whole commands),"
 	@echo "CI=true (warnings are errors), ERL_INTERFACE (folder of ei, where it is not found)."
 
-.PHONY: all program run test test-programs nat-lab unit unit-program fuzz fuzz-programs fuzz-corpus bench lint $(LINTS) \
-    install clean help
+.PHONY: all program run test test-programs nat-lab unit unit-program fuzz fuzz-programs fuzz-corpus bench bench-app lint \
+    $(LINTS) install clean help
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
