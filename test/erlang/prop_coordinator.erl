@@ -13,7 +13,7 @@
 
 -export([world/2, check/3]).
 -export([initial_state/0, command/1, precondition/2, postcondition/3, next_state/3]).
--export([step/1, suspended/1, await/1]).
+-export([step/1, suspend/0, resume/0, await/1]).
 
 -export_type([world/0]).
 
@@ -126,7 +126,8 @@ command_type(#{timers := Timers}) ->
     Op = op(),
     proper_types:weighted_union(
         [{12, {call, ?MODULE, step, [Op]}},
-         {2, {call, ?MODULE, suspended, [proper_types:list(Op)]}}
+         {1, {call, ?MODULE, suspend, []}},
+         {2, {call, ?MODULE, resume, []}}
          | [{4, {call, ?MODULE, await, [session()]}} || Timers]]).
 
 %% @private
@@ -144,7 +145,8 @@ next_state(#{models := Models} = State, Result, _Call) ->
     State#{models := after_step(Models, Result)}.
 
 after_step(_, #{nothing_came := _}) -> [];
-after_step(Models, #{ops := Ops, observed := Observed}) -> coordinator_model:step(Models, Ops, Observed).
+after_step(Models, #{ops := Ops, observed := Observed}) -> coordinator_model:step(Models, Ops, Observed);
+after_step(Models, #{}) -> Models.
 
 op() ->
     proper_types:weighted_union(
@@ -196,29 +198,51 @@ opts(More) ->
 %%% The commands
 %%%-------------------------------------------------------------------
 
-%% @doc One op.
+%% @doc One op. While the program is suspended it is only sent.
 -spec step(term()) -> map().
-step(Op) ->
-    Ops = [concrete(Op)],
-    send_all(Ops),
-    observe(Ops, []).
+step(Symbolic) ->
+    Op = concrete(Symbolic),
+    case get(suspended) of
+        no ->
+            send(1, Op),
+            observe([Op], []);
+        Ops ->
+            send(length(Ops) + 1, Op),
+            put(suspended, Ops ++ [Op]),
+            #{sent => Op}
+    end.
 
-%% @doc Several ops, all sent before any of them is handled.
--spec suspended([term()]) -> map().
-suspended(Symbolic) ->
-    Ops = [concrete(Op) || Op <- Symbolic],
-    system(suspend),
-    send_all(Ops),
-    system(resume),
-    observe(Ops, []).
+%% @doc Suspend the program.
+-spec suspend() -> map().
+suspend() ->
+    case get(suspended) of
+        no ->
+            system(suspend),
+            put(suspended, []),
+            #{};
+        _ ->
+            #{}
+    end.
+
+%% @doc Let the program handle all that was sent while it was suspended.
+-spec resume() -> map().
+resume() ->
+    case put(suspended, no) of
+        no ->
+            #{};
+        Ops ->
+            system(resume),
+            observe(Ops, [])
+    end.
 
 %% @doc If the punch time of a session is still to come: wait until it has come.
 -spec await(term()) -> map().
 await(Symbolic) ->
     {Id, _, _} = session(Symbolic),
-    case get(running) of
-        #{Id := true} -> await(Id, []);
-        #{} -> observe([], [])
+    case {get(suspended), get(running)} of
+        {no, #{Id := true}} -> await(Id, []);
+        {no, #{}} -> observe([], []);
+        _ -> #{}
     end.
 
 await(Id, Before) ->
@@ -267,10 +291,6 @@ session(N) when is_integer(N), N >= 0 ->
     end;
 session(unknown) ->
     {given("unknown"), <<"a">>, <<"b">>}.
-
-send_all(Ops) ->
-    [send(N, Op) || {N, Op} <- lists:zip(lists:seq(1, length(Ops)), Ops)],
-    ok.
 
 send(N, {request, I, T, Opts}) ->
     call(N, d, {request_connection, I, T, pids(Opts)});
@@ -373,6 +393,7 @@ begin_run(World) ->
     put(run, erlang:unique_integer([positive])),
     put(sessions, []),
     put(running, #{}),
+    put(suspended, no),
     put(from, os:system_time(millisecond)),
     #{counters := Base} = sys:get_state(name()),
     put(base, Base),
@@ -380,6 +401,7 @@ begin_run(World) ->
 
 %% Ends every session and detaches every peer; answers the sessions that do not go.
 end_run() ->
+    _ = resume(),
     [gen_server:cast(name(), {report_result, Id, <<>>, success})
      || #{session_id := Id} <- gen_server:call(name(), get_pending)],
     [call(0, Who, {detach_peer, Peer}) || Who <- [d, m], Peer <- ?PEERS],
