@@ -307,7 +307,8 @@ send(N, get_pending) ->
 
 %% A call whose answer is a message like any other, so that its place among them is seen.
 call(N, Who, Request) ->
-    name() ! {'$gen_call', {pid(Who), {reply, N}}, Request}.
+    name() ! {'$gen_call', {pid(Who), {reply, N}}, Request},
+    ok.
 
 pid(d) -> self();
 pid(m) -> get(helper).
@@ -364,10 +365,12 @@ learn_state(_) ->
 
 %% The answers to suspend and resume are nobody's business.
 system(Request) ->
-    name() ! {system, {get(sink), ok}, Request}.
+    name() ! {system, {get(sink), ok}, Request},
+    ok.
 
 system(Who, Request) ->
-    name() ! {system, {pid(Who), state}, Request}.
+    name() ! {system, {pid(Who), state}, Request},
+    ok.
 
 until_state(Events) ->
     receive
@@ -395,16 +398,17 @@ begin_run(World) ->
     put(running, #{}),
     put(suspended, no),
     put(from, os:system_time(millisecond)),
-    #{counters := Base} = sys:get_state(name()),
+    system(d, get_state),
+    {[], #{counters := Base}} = until_state([]),
     put(base, Base),
     put(swept, maps:get(swept_ended, Base)).
 
 %% Ends every session and detaches every peer; answers the sessions that do not go.
 end_run() ->
     _ = resume(),
-    [gen_server:cast(name(), {report_result, Id, <<>>, success})
-     || #{session_id := Id} <- gen_server:call(name(), get_pending)],
-    [call(0, Who, {detach_peer, Peer}) || Who <- [d, m], Peer <- ?PEERS],
+    lists:foreach(fun(#{session_id := Id}) -> gen_server:cast(name(), {report_result, Id, <<>>, success}) end,
+                  gen_server:call(name(), get_pending)),
+    [ok = call(0, Who, {detach_peer, Peer}) || Who <- [d, m], Peer <- ?PEERS],
     Left = gen_server:call(name(), get_pending),
     _ = observe([], []),
     Left.
