@@ -88,6 +88,16 @@ unit: $(BUILD)/unit
 unit-program: $(BUILD)/unit
 	@:
 
+# The NAT library alone, and a program that proves that it needs nothing else: neither libuv nor ei.
+$(BUILD)/libmacula_nat.a: $(call objects,$(wildcard c_src/nat/*.c))
+	$(call say,AR $@)
+	@mkdir -p $(@D)
+	$(Q)$(AR) rcs $@ $^
+
+$(BUILD)/embed: $(call objects,test/unit/embed/embed.c) $(BUILD)/libmacula_nat.a
+	$(call say,LD $@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
 $(PROGRAM): $(call objects,$(SOURCES))
 	$(call say,LD $@)
 	@mkdir -p $(@D)
@@ -164,6 +174,32 @@ lint-erlang: $(PLT)
 	$(call say,XREF)
 	$(Q)erl -noshell -eval '$(XREF)'
 
+# Benchmarks. nat.c is one of the library alone, the others are the load and what the node is compared with.
+BENCH := $(BUILD)/bench
+LOAD_SOURCES := $(addprefix test/bench/,callers.c client.c histogram.c load.c messages.c punches.c usage.c) \
+    $(wildcard c_src/term/*.c) $(addprefix c_src/dist/,control.c epmd_wire.c handshake.c node_name.c)
+BENCH_PROGRAMS := $(BENCH)/load $(BENCH)/ei_tutorial $(BENCH)/bench_server.beam
+
+bench:
+	$(SETUP) build
+	@+$(SUBMAKE) program $(BENCH_PROGRAMS)
+	@CNODE=$(CURDIR)/$(PROGRAM) BENCH_BIN=$(CURDIR)/$(BENCH) test/bench/run
+
+$(BENCH)/load: $(call objects,$(LOAD_SOURCES))
+	$(call say,LD $@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BENCH)/ei_tutorial: $(call objects,test/bench/ei_tutorial.c)
+	$(call say,LD $@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BENCH)/%.beam: test/bench/%.erl
+	$(call say,ERLC $<)
+	@mkdir -p $(@D)
+	$(Q)erlc -Werror +debug_info -o $(@D) $<
+
 install: program
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/macula_nat_cnode
@@ -177,11 +213,12 @@ help:
 	@echo "make test       all tests; SUITES='unit life' runs only these, VALGRIND=1 runs them under valgrind"
 	@echo "make unit       the unit tests alone, without set-up"
 	@echo "make lint       formatting, static analysis, warnings of gcc and clang"
+	@echo "make bench      measures speed and memory beside other servers; BENCH_ROUNDS=1 BENCH_SECONDS=1 is quick"
 	@echo "make install    to DESTDIR and PREFIX (default /usr/local)"
 	@echo "make clean      remove all that was built"
 	@echo "Variables: CC=clang, SANITIZE=address,undefined, CFLAGS, BUILD, JOBS, V=1 (whole commands),"
 	@echo "CI=true (warnings are errors), ERL_INTERFACE (folder of ei, where it is not found)."
 
-.PHONY: all program run test test-programs unit unit-program lint $(LINTS) install clean help
+.PHONY: all program run test test-programs unit unit-program bench lint $(LINTS) install clean help
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

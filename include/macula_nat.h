@@ -267,15 +267,21 @@ enum nat_argument {
 enum nat_argument nat_request_check(const struct nat_request *request);
 
 /*
+ * Says which random bytes the next nat_request will bring. Changes nothing but its time: where the
+ * session will be in a large table is fetched from memory meanwhile.
+ */
+void nat_expect(const struct nat_coordinator *coordinator, const uint8_t random[NAT_RANDOM_LEN]);
+
+/*
  * Decides how the initiator should connect to the target, and opens a session (or joins the newest
- * hole punch that lives in the other direction). `session` gets what is to be answered: strategy
+ * hole punch that lives in the other direction). `view` gets what is to be answered: strategy
  * and session id as decided; its other fields are those of the session now. Errors, nothing
  * changed: -EINVAL (nat_request_check tells which); -ENETUNREACH if only a relay would do and
  * `allow_relay` is false; -ENOBUFS if the table is full and nothing may be evicted; -EEXIST if the
  * random bytes name a session that exists (draw again); -ENOMEM.
  */
 int nat_request(struct nat_coordinator *coordinator, struct nat_now now,
-                const struct nat_request *request, struct nat_session_view *session);
+                const struct nat_request *request, struct nat_session_view *view);
 
 /*
  * Starts coordination anew for a live session, or opens a new hole punch. `session_id` NULL: none
@@ -304,7 +310,7 @@ int nat_report(struct nat_coordinator *coordinator, struct nat_now now, struct n
 
 /* Shows a session, ended ones too until they are swept. Errors: -ENOENT. */
 int nat_session_find(struct nat_coordinator *coordinator, struct nat_bytes session_id,
-                     struct nat_session_view *session);
+                     struct nat_session_view *view);
 
 /* When nat_tick should be called next, on the monotonic clock; in the past if work is left,
  * UINT64_MAX for never. */

@@ -14,12 +14,13 @@
 #include <syslog.h>
 #include <utlist.h>
 
-#define FRAME_HEAD    4 /* the length in front of each frame */
-#define PASS_THROUGH  112
-#define KEPT_CAPACITY ((size_t)256 << 10) /* output memory that a connection keeps between turns \
-                                           */
-#define KEEPALIVE_DELAY  30               /* s */
-#define UNACKED_LIMIT_MS 60000            /* a peer whose host is silent for so long is gone */
+#define FRAME_HEAD   4 /* the length in front of each frame */
+#define PASS_THROUGH 112
+#define KEPT_CAPACITY                                                                 \
+    ((size_t)256 << 10)        /* output memory that a connection keeps between turns \
+                                */
+#define KEEPALIVE_DELAY  30    /* s */
+#define UNACKED_LIMIT_MS 60000 /* a peer whose host is silent for so long is gone */
 
 static void begin_reading(struct connection *c);
 
@@ -116,21 +117,28 @@ void connection_drop_frame(struct connection *c)
     buffer_truncate(&c->out, c->frame_start);
 }
 
+/*
+ * A connection whose output has run over ends at the end of the turn, not here: whoever writes a
+ * frame may be in the midst of something that the end of a connection would change under its feet.
+ */
 void connection_close_frame(struct connection *c)
 {
-    if (c->out.overflow) {
-        connection_close(c, LOG_ERR, "no memory for its output");
+    size_t size = buffer_size(&c->out) - c->frame_start - FRAME_HEAD;
+
+    if (c->out.overflow)
+        c->doomed = "no memory for its output";
+    if (c->doomed) {
+        connection_drop_frame(c);
+        want_flush(c);
         return;
     }
-    size_t size = buffer_size(&c->out) - c->frame_start - FRAME_HEAD;
     uint8_t *head = buffer_data(&c->out) + c->frame_start;
     for (int i = 0; i < FRAME_HEAD; i++)
         head[i] = (uint8_t)(size >> (24 - 8 * i));
     c->node->counters.frames_out++;
     if (connection_pending(c) > OUTPUT_MAX) {
         c->node->counters.output_limit++;
-        connection_close(c, LOG_WARNING, "it does not read, and its output is over the limit");
-        return;
+        c->doomed = "it does not read, and its output is over the limit";
     }
     want_flush(c);
 }
@@ -163,6 +171,10 @@ void connection_flush(struct connection *c)
 {
     if (c->flush_wanted)
         node_forget_flush(c->node, c);
+    if (c->doomed) {
+        connection_close(c, LOG_WARNING, c->doomed);
+        return;
+    }
     if (c->state == CONNECTION_CLOSED || buffer_size(&c->sending) > 0 || buffer_size(&c->out) == 0)
         return;
     uv_buf_t bytes = uv_buf_init((char *)buffer_data(&c->out), (unsigned)buffer_size(&c->out));

@@ -55,6 +55,7 @@ struct connection {
     struct buffer sending; /* what the socket did not take at once */
     size_t frame_start;    /* of the frame that is open in `out` */
     bool flush_wanted;
+    const char *doomed; /* why it ends with this turn, or NULL */
     uv_tcp_t tcp;
     uv_connect_t connect;
     uv_write_t write;

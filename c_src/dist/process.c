@@ -107,28 +107,19 @@ struct process *process_find_name(struct node *node, struct slice name)
 
 static struct process *find_end(struct node *node, const struct control_end *end)
 {
-    return end->name.len > 0 ? process_find_name(node, end->name) : process_find(node, &end->pid);
+    return control_end_is_name(end) ? process_find_name(node, end->name)
+                                    : process_find(node, &end->pid);
 }
 
 /* --- monitors --- */
 
-static void monitor_unhook(struct monitor *m)
+static void monitor_remove(struct monitor *m)
 {
     HASH_DEL(m->process->node->processes.monitors, m);
     DL_DELETE(m->process->monitors, m);
     DL_DELETE2(m->via->monitors, m, via_prev, via_next);
-}
-
-static void monitor_free(struct monitor *m)
-{
     free(m->watcher);
     free(m);
-}
-
-static void monitor_remove(struct monitor *m)
-{
-    monitor_unhook(m);
-    monitor_free(m);
 }
 
 static struct monitor *monitor_find(struct connection *c, struct slice reference)
@@ -199,7 +190,7 @@ void process_take_monitor(struct connection *c, const struct control *k)
     struct buffer noproc;
 
     if (p) {
-        add_monitor(c, p, &k->from.pid, k->reference, k->to.name.len > 0);
+        add_monitor(c, p, &k->from.pid, k->reference, control_end_is_name(&k->to));
         return;
     }
     send_down(c, &k->to, &k->from.pid, k->reference, put_atom_term(&noproc, "noproc"));
@@ -238,23 +229,13 @@ static struct link *link_find(struct connection *c, const struct pid *peer, cons
     return found;
 }
 
-static void link_unhook(struct link *l)
+static void link_remove(struct link *l)
 {
     HASH_DEL(l->process->node->processes.links, l);
     DL_DELETE(l->process->links, l);
     DL_DELETE2(l->via->links, l, via_prev, via_next);
-}
-
-static void link_free(struct link *l)
-{
     free(l->peer);
     free(l);
-}
-
-static void link_remove(struct link *l)
-{
-    link_unhook(l);
-    link_free(l);
 }
 
 static void send_exit(struct connection *c, const struct pid *from, const struct pid *to,
@@ -361,15 +342,13 @@ void process_exit(struct process *p, struct slice reason)
         struct control_end end = {.pid = self};
         if (m->by_name)
             end.name = slice_of(p->name);
-        monitor_unhook(m);
         send_down(m->via, &end, m->watcher, m->reference, reason);
-        monitor_free(m);
+        monitor_remove(m);
     }
     while (p->links) {
         struct link *l = p->links;
-        link_unhook(l);
         send_exit(l->via, &self, l->peer, reason);
-        link_free(l);
+        link_remove(l);
     }
     p->number = 0;
 }

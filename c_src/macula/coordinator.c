@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/coordinator.h"
 
-#include "macula/lookup.h"
 #include "macula/profile_term.h"
 #include "macula/session_term.h"
 #include "term/term_write.h"
@@ -35,29 +34,12 @@ int coordinator_draw(struct coordinator *co, uint8_t out[static NAT_RANDOM_LEN])
     }
     co->random_left -= NAT_RANDOM_LEN;
     memcpy(out, co->random + co->random_left, NAT_RANDOM_LEN);
+    if (co->random_left >= NAT_RANDOM_LEN)
+        nat_expect(co->nat, co->random + co->random_left - NAT_RANDOM_LEN);
     return 0;
 }
 
 /* --- actions --- */
-
-static void deliver(struct coordinator *co, const struct nat_action *action)
-{
-    const struct pid *mailbox = mailbox_find(&co->mailboxes, slice_of_nat(action->recipient_id));
-    struct connection *via;
-    struct buffer *b = mailbox ? node_open_send(co->node, mailbox, &via) : NULL;
-
-    if (!b) {
-        co->counters.coordinates_undelivered++;
-        node_log(co->node, LOG_WARNING, "delivery", "macula_nat_coordinator",
-                 "PUNCH_COORDINATE could not be delivered");
-        return;
-    }
-    term_put_tuple(b, 2);
-    term_put_atom(b, "punch_coordinate");
-    coordinate_put(b, action);
-    connection_close_frame(via);
-    co->counters.coordinates_delivered++;
-}
 
 static void notify(struct coordinator *co, const struct nat_action *action)
 {
@@ -104,13 +86,13 @@ void coordinator_act(struct coordinator *co)
     while (nat_next_action(co->nat, &action)) {
         switch (action.type) {
         case NAT_COORDINATE:
-            deliver(co, &action);
+            delivery_start(&co->deliveries, &action);
             break;
         case NAT_NOTIFY:
             notify(co, &action);
             break;
         case NAT_RELEASE_WATCHER:
-            watcher_free(&co->watchers, action.watcher);
+            watcher_give_back(&co->watchers, action.watcher);
             break;
         }
     }
@@ -208,8 +190,10 @@ static void on_suspended(struct gen_server *gs, bool suspended)
 {
     struct coordinator *co = (struct coordinator *)gs;
 
-    if (!suspended)
-        set_timer(co);
+    if (suspended)
+        return;
+    set_timer(co);
+    requests_resume(co);
 }
 
 static void on_terminated(struct gen_server *gs, struct slice reason)
@@ -234,6 +218,27 @@ static const struct gen_server_callbacks callbacks = {
     .terminated = on_terminated,
 };
 
+static void on_services_changed(void *ctx)
+{
+    lookup_note_services(&((struct coordinator *)ctx)->lookup);
+}
+
+static void on_cache_changed(void *ctx, const struct slice *id)
+{
+    lookup_forget(&((struct coordinator *)ctx)->lookup, id);
+}
+
+void coordinator_take_up(struct coordinator *co, struct connection *c)
+{
+    services_take_up(&co->services, c);
+}
+
+void coordinator_take_down(struct coordinator *co, struct connection *c)
+{
+    services_take_down(&co->services, c);
+    watches_take_connection_down(c);
+}
+
 int coordinator_start(struct coordinator *co, struct node *node, struct nat_cache *cache,
                       const struct coordinator_options *options)
 {
@@ -249,7 +254,17 @@ int coordinator_start(struct coordinator *co, struct node *node, struct nat_cach
         return error;
     gen_server_start(&co->server, node, "macula_nat_coordinator", &callbacks);
     watches_init(&co->watches, node, &co->server.process);
+    calls_start(&co->calls, node, &co->watches);
+    services_init(&co->services, node, &co->watches, options->preferred_nodes,
+                  options->preferred_count);
+    co->services.changed = on_services_changed;
+    co->services.ctx = co;
+    lookup_init(&co->lookup, &co->services, &co->calls, cache, options->lookup_timeout_ms,
+                options->profile_cache_ttl_ms);
+    cache->changed = on_cache_changed;
+    cache->changed_ctx = co;
     mailboxes_init(&co->mailboxes, node, &co->watches);
+    deliveries_init(&co->deliveries, &co->services, &co->calls, &co->mailboxes);
     uv_timer_init(node->loop, &co->timer);
     co->timer.data = co;
     uv_idle_init(node->loop, &co->listing_turn);
@@ -262,6 +277,10 @@ void coordinator_close(struct coordinator *co)
 {
     uv_close((uv_handle_t *)&co->timer, NULL);
     uv_close((uv_handle_t *)&co->listing_turn, NULL);
+    deliveries_free(&co->deliveries);
+    requests_free(co);
+    services_close(&co->services);
+    services_free(&co->services);
 }
 
 void coordinator_free(struct coordinator *co)

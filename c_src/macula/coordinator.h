@@ -10,10 +10,14 @@
 #ifndef MACULA_COORDINATOR_H
 #define MACULA_COORDINATOR_H
 
+#include "macula/delivery.h"
+#include "macula/lookup.h"
 #include "macula/mailboxes.h"
 #include "macula/nat_cache.h"
+#include "macula/services.h"
 #include "macula/watcher.h"
 #include "macula_nat.h"
+#include "otp/call.h"
 #include "otp/gen_server.h"
 #include "otp/rpc.h"
 #include "otp/watch.h"
@@ -21,12 +25,14 @@
 #define COORDINATOR_RANDOM_POOL 4096 /* bytes drawn at once */
 
 struct listing;
-struct lookup;
+struct waiting;
 
 struct coordinator_options {
     struct nat_config nat;
     uint32_t lookup_timeout_ms;
     uint32_t profile_cache_ttl_ms;
+    const char *const *preferred_nodes; /* of --connect */
+    size_t preferred_count;
 };
 
 struct coordinator_counters {
@@ -35,7 +41,6 @@ struct coordinator_counters {
     uint64_t ignored_messages; /* casts and messages of no known form */
     uint64_t bad_arguments;
     uint64_t notified;
-    uint64_t coordinates_delivered, coordinates_undelivered;
     uint64_t pending_left_out; /* sessions, by the last get_pending */
 };
 
@@ -46,10 +51,14 @@ struct coordinator {
     struct coordinator_counters counters;
     struct nat_coordinator *nat;
     struct nat_cache *cache;
-    struct lookup *lookup;
     struct watches watches;
+    struct calls calls;
+    struct services services;
+    struct lookup lookup;
     struct mailboxes mailboxes;
+    struct deliveries deliveries;
     struct watchers watchers;
+    struct waiting *waiting; /* requests whose profiles are being looked up */
     struct listing *listings;
     uv_idle_t listing_turn;
     uv_timer_t timer;
@@ -64,6 +73,9 @@ struct coordinator {
 /* Starts the process. Returns 0 or a negative errno. */
 int coordinator_start(struct coordinator *co, struct node *node, struct nat_cache *cache,
                       const struct coordinator_options *options);
+/* From the node's hooks. */
+void coordinator_take_up(struct coordinator *co, struct connection *c);
+void coordinator_take_down(struct coordinator *co, struct connection *c);
 /* Stops its timers; the loop must run once more before coordinator_free. */
 void coordinator_close(struct coordinator *co);
 void coordinator_free(struct coordinator *co);
@@ -80,6 +92,9 @@ struct nat_now coordinator_now(void);
 void coordinator_act(struct coordinator *co);
 int coordinator_draw(struct coordinator *co, uint8_t out[static NAT_RANDOM_LEN]);
 
+void requests_resume(struct coordinator *co);
+void requests_free(struct coordinator *co);
+size_t requests_waiting(const struct coordinator *co);
 void request_connection(struct coordinator *co, const struct caller *caller, struct cursor args);
 void request_coordinate(struct coordinator *co, struct cursor args);
 void request_report(struct coordinator *co, struct cursor args);

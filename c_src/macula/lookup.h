@@ -1,24 +1,65 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where profiles come from. A question is answered at once or later, never by waiting; a peer is
- * looked up once at a time however many ask.
+ * Where profiles come from: the node's own short-lived cache, macula_nat_cache of a macula node,
+ * the DHT, the embedded cache, in this order.
+ *
+ * A question is answered at once or later, never by waiting; a peer is looked up once at a time
+ * however many ask. A source that is silent for half of the time limit is not given up, but the
+ * next one is asked beside it; the first profile counts. What was found is kept for a moment,
+ * misses are not.
  */
 #ifndef MACULA_LOOKUP_H
 #define MACULA_LOOKUP_H
 
-#include "macula/coordinator.h"
+#include "macula/ask.h"
+#include "macula/nat_cache.h"
+#include "macula_nat.h"
+
+#define LOOKUP_CACHE_MAX_ENTRIES 65536
+#define LOOKUP_CACHE_MAX_BYTES   ((size_t)256 << 20)
+
+struct cached_profile;
+struct flight;
+
+struct lookup {
+    struct services *services;
+    struct calls *calls;
+    struct nat_cache *embedded;
+    uint64_t timeout_ms;
+    uint64_t cache_ttl_ms;
+    struct cached_profile *cached; /* by id, oldest first */
+    size_t cached_bytes;
+    struct flight *flights; /* by id */
+    uint64_t from_cache, from_macula, from_dht, from_embedded, unknown;
+};
 
 /* Somebody who waits for a profile; part of a larger struct of the asker's. */
 struct lookup_waiter {
-    /* `profile` (NULL: unknown) is the caller's only if it takes a reference. */
+    /* `profile` (NULL: unknown) is the waiter's only if it takes a reference. */
     void (*done)(struct lookup_waiter *waiter, struct nat_profile *profile);
     struct lookup_waiter *prev, *next;
 };
 
+void lookup_init(struct lookup *lookup, struct services *services, struct calls *calls,
+                 struct nat_cache *embedded, uint64_t timeout_ms, uint64_t cache_ttl_ms);
+/* Forgets everything; waiters are not called. */
+void lookup_free(struct lookup *lookup);
+
+/* The profile (no reference is taken; NULL: unknown) if nobody need be asked for it; else false. */
+bool lookup_known(struct lookup *lookup, struct slice id, struct nat_profile **profile);
+
 /*
  * Asks for the profile of a peer. True: the answer is known now, in `*profile` (NULL: unknown; no
- * reference is taken). False: it will come to the waiter, which must stay where it is until then.
+ * reference is taken). False: it comes to the waiter, which must stay where it is until then,
+ * perhaps before this returns. `caller` is the node whose services are preferred.
  */
-bool lookup_profile(struct coordinator *co, struct slice id, struct nat_profile **profile);
+bool lookup_profile(struct lookup *lookup, struct slice id, struct slice caller,
+                    struct nat_profile **profile, struct lookup_waiter *waiter);
+
+/* An entry of the embedded cache has changed (NULL: all): no copy of it stays. */
+void lookup_forget(struct lookup *lookup, const struct slice *id);
+/* Services came or went: those who wait for that look again. */
+void lookup_note_services(struct lookup *lookup);
+size_t lookup_in_flight(const struct lookup *lookup);
 
 #endif

@@ -86,12 +86,9 @@ int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid
         free(m);
         return error;
     }
-    old = find(all, id);
     if (old) {
         tell_replaced(old);
-        old = find(all, id);
-        if (old)
-            mailbox_remove(old);
+        mailbox_remove(old);
     }
     HASH_ADD(hh, all->by_id, id, m->id_len, m);
     return 0;

@@ -10,6 +10,10 @@
 #include <time.h>
 #include <utlist.h>
 
+/* Every request looks here for two peers, and a chain is walked from one cache miss to the next. */
+#undef HASH_BKT_CAPACITY_THRESH
+#define HASH_BKT_CAPACITY_THRESH 5U
+
 struct nat_cache_entry {
     struct nat_profile *profile;
     uint64_t put_at; /* loop time, ms */
@@ -51,7 +55,7 @@ static struct nat_cache_entry *entry_find(struct nat_cache *cache, struct slice 
 static void note_change(struct nat_cache *cache, const struct slice *id)
 {
     if (cache->changed)
-        cache->changed(cache->ctx, id);
+        cache->changed(cache->changed_ctx, id);
 }
 
 struct nat_profile *nat_cache_find(struct nat_cache *cache, struct slice id, bool *stale)

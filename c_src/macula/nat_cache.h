@@ -30,6 +30,7 @@ struct nat_cache {
     /* Told of every change to an entry, or to all (no id), so that copies elsewhere can be dropped.
      */
     void (*changed)(void *ctx, const struct slice *id);
+    void *changed_ctx;
     /* Stops the program when the process ends. */
     void (*terminated)(void *ctx, struct slice reason);
     void *ctx;

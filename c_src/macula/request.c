@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/coordinator.h"
 
-#include "macula/lookup.h"
 #include "macula/profile_term.h"
 #include "macula/session_term.h"
 #include "term/tags.h"
 #include "term/term_write.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
+#include <utlist.h>
 
 /* A request whose arguments have been read. The slices point into the message. */
 struct arguments {
@@ -129,8 +130,9 @@ struct waiting {
     struct coordinator *co;
     struct caller *caller; /* NULL: coordinate_punch */
     struct arguments args;
-    struct lookup_waiter lookups[2];
+    struct lookup_waiter lookups[2]; /* by enum nat_role */
     unsigned left;
+    struct waiting *prev, *next;
     uint8_t bytes[];
 };
 
@@ -165,7 +167,7 @@ static bool add_watcher(struct coordinator *co, struct arguments *args)
 
     if (!args->has_watcher)
         return true;
-    o->watcher = watcher_token(&co->watchers, &args->watcher);
+    o->watcher = watcher_take(&co->watchers, &args->watcher);
     o->has_watcher = o->watcher != 0;
     return o->has_watcher;
 }
@@ -173,7 +175,7 @@ static bool add_watcher(struct coordinator *co, struct arguments *args)
 static void drop_watcher(struct coordinator *co, struct arguments *args)
 {
     if (args->request.options.has_watcher)
-        watcher_free(&co->watchers, args->request.options.watcher);
+        watcher_give_back(&co->watchers, args->request.options.watcher);
     args->request.options.has_watcher = false;
 }
 
@@ -250,12 +252,142 @@ static void finish(struct coordinator *co, const struct caller *caller, struct a
         finish_coordinate(co, args);
 }
 
+static void waiting_free(struct waiting *w)
+{
+    DL_DELETE(w->co->waiting, w);
+    caller_free(w->caller);
+    nat_profile_unref(w->args.request.initiator_profile);
+    nat_profile_unref(w->args.request.target_profile);
+    free(w);
+}
+
+/* One thing less to wait for. While the process is suspended, what is ready waits for its end. */
+static void waiting_step(struct waiting *w)
+{
+    if (w->left > 0)
+        w->left--;
+    if (w->left > 0 || w->co->server.is_suspended)
+        return;
+    finish(w->co, w->caller, &w->args);
+    waiting_free(w);
+}
+
+static void on_initiator_found(struct lookup_waiter *waiter, struct nat_profile *profile)
+{
+    struct waiting *w =
+        (struct waiting *)((char *)waiter - offsetof(struct waiting, lookups[NAT_INITIATOR]));
+
+    w->args.request.initiator_profile = nat_profile_ref(profile);
+    waiting_step(w);
+}
+
+static void on_target_found(struct lookup_waiter *waiter, struct nat_profile *profile)
+{
+    struct waiting *w =
+        (struct waiting *)((char *)waiter - offsetof(struct waiting, lookups[NAT_TARGET]));
+
+    w->args.request.target_profile = nat_profile_ref(profile);
+    waiting_step(w);
+}
+
+static void keep_bytes(uint8_t **to, struct nat_bytes *bytes)
+{
+    if (bytes->len)
+        memcpy(*to, bytes->data, bytes->len);
+    bytes->data = *to;
+    *to += bytes->len;
+}
+
+/* A copy of the request that can outlive its message, or NULL. */
+static struct waiting *waiting_new(struct coordinator *co, const struct caller *caller,
+                                   const struct arguments *args)
+{
+    size_t size = args->request.initiator_id.len + args->request.target_id.len +
+                  args->session_id.len + (args->has_watcher ? args->watcher.node.len : 0);
+    struct waiting *w = calloc(1, sizeof *w + size);
+
+    if (w && caller)
+        w->caller = caller_keep(caller);
+    if (!w || (caller && !w->caller)) {
+        free(w);
+        return NULL;
+    }
+    uint8_t *to = w->bytes;
+    w->co = co;
+    w->args = *args;
+    keep_bytes(&to, &w->args.request.initiator_id);
+    keep_bytes(&to, &w->args.request.target_id);
+    keep_bytes(&to, &w->args.session_id);
+    if (args->has_watcher) {
+        struct nat_bytes node = nat_bytes_of(args->watcher.node);
+        keep_bytes(&to, &node);
+        w->args.watcher.node = slice_of_nat(node);
+    }
+    w->lookups[NAT_INITIATOR].done = on_initiator_found;
+    w->lookups[NAT_TARGET].done = on_target_found;
+    DL_APPEND(co->waiting, w);
+    return w;
+}
+
+static void look_up(struct waiting *w, struct slice caller)
+{
+    struct nat_request *r = &w->args.request;
+    struct lookup *lookup = &w->co->lookup;
+    struct nat_profile *profile;
+
+    w->left =
+        3; /* both profiles, and this function: answers may come before it has asked for both */
+    if (lookup_profile(lookup, slice_of_nat(r->initiator_id), caller, &profile,
+                       &w->lookups[NAT_INITIATOR]))
+        on_initiator_found(&w->lookups[NAT_INITIATOR], profile);
+    if (lookup_profile(lookup, slice_of_nat(r->target_id), caller, &profile,
+                       &w->lookups[NAT_TARGET]))
+        on_target_found(&w->lookups[NAT_TARGET], profile);
+    waiting_step(w);
+}
+
 static void look_up_and_finish(struct coordinator *co, const struct caller *caller,
                                struct arguments *args)
 {
-    lookup_profile(co, slice_of_nat(args->request.initiator_id), &args->request.initiator_profile);
-    lookup_profile(co, slice_of_nat(args->request.target_id), &args->request.target_profile);
-    finish(co, caller, args);
+    struct nat_request *r = &args->request;
+
+    /* The usual case: both are known, and nothing needs to be kept. */
+    if (lookup_known(&co->lookup, slice_of_nat(r->initiator_id), &r->initiator_profile) &&
+        lookup_known(&co->lookup, slice_of_nat(r->target_id), &r->target_profile)) {
+        finish(co, caller, args);
+        return;
+    }
+    r->initiator_profile = r->target_profile = NULL;
+    struct waiting *w = waiting_new(co, caller, args);
+    if (w)
+        look_up(w, caller ? caller->pid.node : (struct slice){0});
+    else if (caller)
+        reply_error(caller, "overloaded");
+}
+
+void requests_resume(struct coordinator *co)
+{
+    struct waiting *w, *next;
+
+    DL_FOREACH_SAFE (co->waiting, w, next)
+        if (w->left == 0)
+            waiting_step(w);
+}
+
+void requests_free(struct coordinator *co)
+{
+    lookup_free(&co->lookup);
+    while (co->waiting)
+        waiting_free(co->waiting);
+}
+
+size_t requests_waiting(const struct coordinator *co)
+{
+    const struct waiting *w;
+    size_t count;
+
+    DL_COUNT(co->waiting, w, count);
+    return count;
 }
 
 /* --- the requests --- */

@@ -56,6 +56,7 @@ static void put_counters(struct coordinator *co, struct buffer *b)
 {
     const struct nat_counters *n = nat_counters(co->nat);
     const struct coordinator_counters *c = &co->counters;
+    const struct deliveries *d = &co->deliveries;
     const struct entry counters[] = {
         {"requests", c->requests},
         {"direct", n->answers[NAT_DIRECT]},
@@ -71,8 +72,10 @@ static void put_counters(struct coordinator *co, struct buffer *b)
         {"coordination_restarted", n->coordinates_restarted},
         {"coordinate_ignored", n->coordinates_bad + n->coordinates_ended + n->coordinates_foreign +
                                    n->coordinates_overloaded},
-        {"coordinates_delivered", c->coordinates_delivered},
-        {"coordinates_undelivered", c->coordinates_undelivered},
+        {"delivered_to_mailboxes", d->to_mailboxes},
+        {"delivered_by_connectors", d->to_connectors},
+        {"delivered_to_dht", d->to_dht},
+        {"undelivered", d->failed},
         {"reports", n->reports},
         {"reports_repeated", n->reports_repeated},
         {"reports_ended", n->reports_ended},
@@ -119,17 +122,46 @@ static void put_waiting(struct coordinator *co, struct buffer *b)
 {
     const struct nat_counters *n = nat_counters(co->nat);
     const struct entry waiting[] = {
-        {"punch_time", n->live[NAT_COORDINATING]},
-        {"results", n->live[NAT_EXECUTING]},
-        {"mailboxes", mailboxes_count(&co->mailboxes)},
+        {"punch_time", n->live[NAT_COORDINATING]},  {"results", n->live[NAT_EXECUTING]},
+        {"lookups", lookup_in_flight(&co->lookup)}, {"requests", requests_waiting(co)},
+        {"deliveries", co->deliveries.count},       {"calls", co->calls.in_flight},
     };
 
     put_map(b, "waiting_for", waiting, COUNT(waiting));
 }
 
+static void put_services(struct coordinator *co, struct buffer *b)
+{
+    const struct entry counts[] = {
+        {"macula_nat_cache", services_count(&co->services, SERVICE_CACHE)},
+        {"macula_routing_server", services_count(&co->services, SERVICE_ROUTING)},
+        {"macula_peer_connector", services_count(&co->services, SERVICE_CONNECTOR)},
+        {"mailboxes", mailboxes_count(&co->mailboxes)},
+    };
+
+    put_map(b, "services", counts, COUNT(counts));
+}
+
+static void put_lookups(struct coordinator *co, struct buffer *b)
+{
+    const struct lookup *l = &co->lookup;
+    const struct calls *c = &co->calls;
+    const struct entry counters[] = {
+        {"from_own_cache", l->from_cache}, {"from_macula_nat_cache", l->from_macula},
+        {"from_dht", l->from_dht},         {"from_embedded_cache", l->from_embedded},
+        {"unknown", l->unknown},           {"calls", c->made},
+        {"calls_answered", c->answered},   {"calls_failed", c->failed},
+        {"calls_timed_out", c->timed_out}, {"answers_too_late", c->late},
+    };
+
+    put_map(b, "lookups", counters, COUNT(counters));
+}
+
 void status_put(struct coordinator *co, struct buffer *b)
 {
-    term_put_map(b, 6);
+    term_put_map(b, 8);
+    put_services(co, b);
+    put_lookups(co, b);
     put_options(co, b);
     put_sessions(co, b);
     put_waiting(co, b);

@@ -1,27 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Processes that asked to be notified of a session, as the tokens that the NAT library keeps for
- * us.
+ * Processes that asked to be notified of sessions, as the tokens that the NAT library keeps for us.
  *
- * The library tells two watchers apart by their tokens, so a process has one token however many
- * sessions it watches: the table counts how often it was given out. The table owns the pids; a
- * token is good until it was freed as often.
+ * One process has one token however many sessions it watches, so that the library sees that it is
+ * the same. A token lives until it was given back as often as it was taken.
  */
 #ifndef MACULA_WATCHER_H
 #define MACULA_WATCHER_H
 
 #include "term/cursor.h"
 
+struct watcher;
+
 struct watchers {
     struct watcher *by_pid;
 };
 
-/* Frees what is left: tokens of sessions that lived to the end. */
-void watchers_free(struct watchers *all);
-
-/* The token of a process, or 0 without memory. */
-uint64_t watcher_token(struct watchers *all, const struct pid *pid);
+/* Takes the token of a process; 0 without memory. */
+uint64_t watcher_take(struct watchers *all, const struct pid *pid);
+void watcher_give_back(struct watchers *all, uint64_t token);
 const struct pid *watcher_pid(uint64_t token);
-void watcher_free(struct watchers *all, uint64_t token);
+void watchers_free(struct watchers *all);
 
 #endif

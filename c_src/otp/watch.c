@@ -85,20 +85,24 @@ void watch_stop(struct watches *all, struct watch *watch)
         return;
     if (watch->via->state == CONNECTION_UP)
         send_signal(all, watch, control_put_demonitor);
-    /* The send may have cut the connection off, and the watch with it. */
-    if (watch_is_on(watch))
-        turn_off(all, watch);
+    turn_off(all, watch);
 }
 
-void watches_take_exit(struct watches *all, struct connection *c, const struct control *control)
+struct watch *watch_find(struct watches *all, struct slice reference)
 {
     struct node *node = all->node;
     struct watch *watch = NULL;
     uint64_t number;
 
-    if (!reference_number(control->reference, node->name_slice, node_creation(node), &number))
-        return;
-    HASH_FIND(hh, all->by_number, &number, sizeof number, watch);
+    if (reference_number(reference, node->name_slice, node_creation(node), &number))
+        HASH_FIND(hh, all->by_number, &number, sizeof number, watch);
+    return watch;
+}
+
+void watches_take_exit(struct watches *all, struct connection *c, const struct control *control)
+{
+    struct watch *watch = watch_find(all, control->reference);
+
     if (!watch || watch->via != c)
         return;
     turn_off(all, watch);

@@ -45,6 +45,9 @@ static inline bool watch_is_on(const struct watch *watch)
     return watch->number != 0;
 }
 
+/* The watch with this reference, or NULL. */
+struct watch *watch_find(struct watches *all, struct slice reference);
+
 /* From the node's hooks. */
 void watches_take_exit(struct watches *all, struct connection *c, const struct control *control);
 void watches_take_connection_down(struct connection *c);

@@ -12,7 +12,7 @@
 %% condition holds or a generous limit has passed.
 -module(cnode).
 
--export([start/0, start/1, run/1, stop/1, signal/2, kill/1, kill_all/0, await_exit/1]).
+-export([start/0, start/1, run/1, stop/1, signal/2, kill/1, kill_all/0, await_exit/1, is_alive/1]).
 -export([log/1, await_log/2, await_log/3, mark/1]).
 -export([memory/1, descriptors/1, command/0]).
 -export([peer/0, peer/1, peer_stop/1, peer_kill/1, on/2, on/3, dynamic_peer/1]).
@@ -100,6 +100,11 @@ signal(#{owner := Owner}, Signal) ->
 await_exit(#{owner := Owner}) ->
     {exit, Status, _} = call(Owner, exit),
     Status.
+
+%% @doc Whether the program still runs.
+-spec is_alive(handle()) -> boolean().
+is_alive(#{owner := Owner}) ->
+    call(Owner, is_alive).
 
 %% @doc All lines printed so far, oldest first.
 -spec log(handle()) -> [string()].
@@ -245,6 +250,7 @@ answer_waiting(S) ->
 
 answer(exit, #owner{status = undefined}) -> wait;
 answer(exit, #owner{status = Status, lines = Lines}) -> {exit, Status, lists:reverse(Lines)};
+answer(is_alive, #owner{status = Status}) -> Status =:= undefined;
 answer(ready, #owner{ready = undefined} = S) -> answer(exit, S);
 answer(ready, #owner{ready = Ready}) -> Ready;
 answer({await_log, Regexp, Mark}, #owner{lines = Lines, status = Status}) ->

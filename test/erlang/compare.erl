@@ -66,6 +66,7 @@ row(World, {Title, Scenario, Expected}) ->
 same(#{caller := Caller, program := Program, oracle := Oracle}, Scenario, Expected) ->
     FromOracle = outcome(Caller, target(Oracle, Scenario)),
     check(Expected, FromOracle),
+    must_live(Program),
     ?assertEqual(FromOracle, outcome(Caller, target(Program, Scenario))).
 
 %% @doc As `same/3', but with a program and an oracle of its own.
@@ -80,7 +81,12 @@ fresh(#{args := Args} = World, Scenario, Expected) ->
 %% @doc The program must answer as expected.
 -spec only(world(), scenario(), expected()) -> ok.
 only(#{caller := Caller, program := Program}, Scenario, Expected) ->
+    must_live(Program),
     check(Expected, outcome(Caller, target(Program, Scenario))).
+
+%% A program that an earlier row has ended is not waited for by all the others.
+must_live(Program) ->
+    cnode:is_alive(Program) orelse error({program_ended, cnode:await_exit(Program), cnode:log(Program)}).
 
 check(same, Outcome) ->
     %% Two silences that agree are no agreement.

@@ -53,7 +53,7 @@
 -spec counters() -> [atom()].
 counters() ->
     [requests, direct, hole_punch, relay, joined, relay_refused, overloaded, bad_arguments, coordinated,
-     coordination_restarted, coordinate_ignored, coordinates_delivered, coordinates_undelivered, reports,
+     coordination_restarted, coordinate_ignored, delivered_to_mailboxes, undelivered, reports,
      reports_repeated, reports_ended, reports_unknown, reports_bad, retries, completed, failed_timeout,
      failed_unreachable, evicted, notified].
 
@@ -302,8 +302,8 @@ coordinate(#session{id = Id, initiator = I, target = T} = S, #model{holders = Ho
             Info = #{session_id => Id, peer_id => Other, peer_host => Host, peer_ports => Ports, punch_time => Time,
                      role => Role},
             case Holders of
-                #{Peer := Holder} -> take(Holder, {punch_coordinate, Info}, count(coordinates_delivered, M), Left);
-                #{} -> [{count(coordinates_undelivered, M), Left}]
+                #{Peer := Holder} -> take(Holder, {punch_coordinate, Info}, count(delivered_to_mailboxes, M), Left);
+                #{} -> [{count(undelivered, M), Left}]
             end
         end)
     end, [{keep(S, Model), Seen} || is_due(Time, Model, Seen)], [{initiator, I, T}, {target, T, I}]).

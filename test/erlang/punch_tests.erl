@@ -177,7 +177,7 @@ all_fail(W) ->
     {A, IdA, B, IdB} = Pair = pair(W),
     Attempts = [0, 1, 2, 3],
     Changed = changes(W, [reports, reports_repeated, reports_ended, retries, failed_unreachable,
-                          coordinates_delivered, coordinates_undelivered], fun() ->
+                          delivered_to_mailboxes, undelivered], fun() ->
         Since = os:system_time(millisecond),
         {ok, hole_punch, Id} = request(A, IdA, IdB, #{}),
         ?assertEqual({hole_punch, pending, 0, none}, short(session(A, Id))),
@@ -192,7 +192,7 @@ all_fail(W) ->
         ?assertEqual({relay, failed, 3, unreachable}, short(session(A, Id)))
     end),
     ?assertEqual(#{reports => 4, reports_repeated => 3, reports_ended => 1, retries => 3, failed_unreachable => 1,
-                   coordinates_delivered => 8}, Changed),
+                   delivered_to_mailboxes => 8}, Changed),
     all_silent(Pair).
 
 %% What is for a peer that is gone is dropped and counted; the others go on, and the timeout ends it.
@@ -203,15 +203,15 @@ peer_dies(W, End) ->
     {IdA, IdB} = {id("a"), id("b")},
     ok = attach(A, IdA),
     ok = attach(B, IdB),
-    #{waiting_for := #{mailboxes := Mailboxes}} = state(W),
+    #{services := #{mailboxes := Mailboxes}} = state(W),
     {ok, hole_punch, Id} = request(A, IdA, IdB, #{max_punch_attempts => 1}),
     ?assertEqual([pending, coordinating, executing], [State || #{state := State} <- sessions(A, {Id, 3})]),
     #{peer_id := IdB} = coordinate(A),
     #{peer_id := IdA} = coordinate(B),
     End(B, Peer),
-    cnode:await(fun() -> #{waiting_for := #{mailboxes := Left}} = state(W), Left =:= Mailboxes - 1 end),
-    Changed = changes(W, [coordinates_delivered, coordinates_undelivered], fun() -> ok = report(A, Id, IdA) end),
-    ?assertEqual(#{coordinates_delivered => 1, coordinates_undelivered => 1}, Changed),
+    cnode:await(fun() -> #{services := #{mailboxes := Left}} = state(W), Left =:= Mailboxes - 1 end),
+    Changed = changes(W, [delivered_to_mailboxes, undelivered], fun() -> ok = report(A, Id, IdA) end),
+    ?assertEqual(#{delivered_to_mailboxes => 1, undelivered => 1}, Changed),
     #{peer_id := IdB} = coordinate(A),
     ?assertEqual([{hole_punch, coordinating, 1, none}, {hole_punch, executing, 1, none}],
                  states(sessions(A, {Id, 2}))),
@@ -354,8 +354,8 @@ detaching(W) ->
     #{session_id := First} = coordinate(B),
     ok = detach(B, IdB),
     ok = detach(B, IdB),
-    ?assertEqual(#{coordinates_delivered => 1, coordinates_undelivered => 1},
-                 changes(W, [coordinates_delivered, coordinates_undelivered], fun() ->
+    ?assertEqual(#{delivered_to_mailboxes => 1, undelivered => 1},
+                 changes(W, [delivered_to_mailboxes, undelivered], fun() ->
                      {ok, hole_punch, _} = request(A, IdA, IdB, #{})
                  end)),
     ok = silent(B),
@@ -393,21 +393,21 @@ one_process(W) ->
     {ok, hole_punch, Id} = request(A, IdA, IdB, #{}),
     #{session_id := Id, role := initiator, peer_id := IdB} = coordinate(A),
     #{session_id := Id, role := target, peer_id := IdA} = coordinate(A),
-    #{waiting_for := #{mailboxes := Mailboxes}} = state(W),
+    #{services := #{mailboxes := Mailboxes}} = state(W),
     ok = agent:kill(A),
-    cnode:await(fun() -> #{waiting_for := #{mailboxes := Left}} = state(W), Left =:= Mailboxes - 2 end).
+    cnode:await(fun() -> #{services := #{mailboxes := Left}} = state(W), Left =:= Mailboxes - 2 end).
 
 %% The process ends before its request is handled: the monitor answers at once, and nothing is left of it.
 dead_mailbox(#{a := A} = W) ->
     Node = node_of(W),
     Id = id("dead"),
-    #{waiting_for := #{mailboxes := Mailboxes}} = state(W),
+    #{services := #{mailboxes := Mailboxes}} = state(W),
     cnode:on(A, fun() ->
         {Pid, Ref} = spawn_monitor(fun() -> ok end),
         receive {'DOWN', Ref, process, Pid, _} -> ok end,
         {?NAME, Node} ! {'$gen_call', {Pid, make_ref()}, {attach_peer, Id}}
     end),
-    cnode:await(fun() -> #{waiting_for := #{mailboxes := Left}} = state(W), Left =:= Mailboxes end),
+    cnode:await(fun() -> #{services := #{mailboxes := Left}} = state(W), Left =:= Mailboxes end),
     {ok, hole_punch, _} = request(agent(a, W), Id, id("b"), #{}).
 
 bad_peer_ids(W) ->

@@ -12,7 +12,11 @@
     X(epmd) \
     X(handshake) \
     X(log) \
+    X(nat_coordinator) \
+    X(nat_heap) \
     X(nat_profile) \
+    X(nat_session) \
+    X(nat_soak) \
     X(nat_strategy) \
     X(options) \
     X(watcher)

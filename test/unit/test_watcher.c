@@ -16,18 +16,18 @@ START_TEST(one_process_has_one_token)
     struct watchers all = {0};
     char node[] = "a@host";
     struct pid pid = pid_of(node, 1, 2, 3);
-    uint64_t token = watcher_token(&all, &pid);
+    uint64_t token = watcher_take(&all, &pid);
 
     ck_assert_uint_ne(token, 0);
-    ck_assert_uint_eq(watcher_token(&all, &pid), token);
+    ck_assert_uint_eq(watcher_take(&all, &pid), token);
     /* The table has its own copy of the node's name. */
     memset(node, 'x', sizeof node - 1);
     pid = pid_of("a@host", 1, 2, 3);
-    ck_assert_uint_eq(watcher_token(&all, &pid), token);
+    ck_assert_uint_eq(watcher_take(&all, &pid), token);
     ck_assert(pid_equal(watcher_pid(token), &pid));
     for (int i = 0; i < 3; i++) {
         ck_assert(pid_equal(watcher_pid(token), &pid));
-        watcher_free(&all, token);
+        watcher_give_back(&all, token);
     }
     ck_assert_ptr_null(all.by_pid);
 }
@@ -42,31 +42,33 @@ START_TEST(pids_that_differ_have_tokens_that_differ)
     uint64_t tokens[6];
 
     for (int i = 0; i < 6; i++) {
-        tokens[i] = watcher_token(&all, &pids[i]);
+        tokens[i] = watcher_take(&all, &pids[i]);
         for (int j = 0; j < i; j++)
             ck_assert_uint_ne(tokens[i], tokens[j]);
     }
     for (int i = 0; i < 6; i++)
         ck_assert(pid_equal(watcher_pid(tokens[i]), &pids[i]));
-    watcher_free(&all, tokens[0]);
+    watcher_give_back(&all, tokens[0]);
     watchers_free(&all);
     ck_assert_ptr_null(all.by_pid);
 }
 END_TEST
 
+/* 255 characters of four bytes each. */
 START_TEST(a_node_name_may_be_as_long_as_an_atom)
 {
     struct watchers all = {0};
-    char name[1021];
+    char name[256 * 4];
     struct pid pid;
 
-    memset(name, 'n', sizeof name);
-    pid = (struct pid){.node = {(const uint8_t *)name, 1020}};
-    uint64_t token = watcher_token(&all, &pid);
+    for (size_t i = 0; i < sizeof name; i += 4)
+        memcpy(name + i, "\xf0\x9f\x90\x9d", 4);
+    pid = (struct pid){.node = {(const uint8_t *)name, 255 * (size_t)4}};
+    uint64_t token = watcher_take(&all, &pid);
     ck_assert_uint_ne(token, 0);
-    watcher_free(&all, token);
-    pid.node.len = 1021;
-    ck_assert_uint_eq(watcher_token(&all, &pid), 0);
+    watcher_give_back(&all, token);
+    pid.node.len = sizeof name;
+    ck_assert_uint_eq(watcher_take(&all, &pid), 0);
 }
 END_TEST
 

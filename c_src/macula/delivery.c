@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "macula/delivery.h"
+
+#include "macula/dht.h"
+#include "macula/profile_term.h"
+#include "macula/session_term.h"
+#include "term/term_write.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <utlist.h>
+
+struct delivery {
+    struct deliveries *all;
+    struct ask *ask;
+    struct nat_action action; /* its views point into `bytes` */
+    struct nat_profile *recipient_profile;
+    char host[NAT_HOST_MAX + 1];         /* of the other peer, where it came from the DHT */
+    char endpoint[NAT_ENDPOINT_MAX * 2]; /* of the recipient; empty: not known */
+    struct delivery *prev, *next;
+    uint8_t bytes[];
+};
+
+void deliveries_init(struct deliveries *all, struct services *services, struct calls *calls,
+                     struct mailboxes *mailboxes)
+{
+    *all = (struct deliveries){.services = services, .calls = calls, .mailboxes = mailboxes};
+}
+
+static void delivery_free(struct delivery *d)
+{
+    DL_DELETE(d->all->under_way, d);
+    d->all->count--;
+    nat_profile_unref(d->recipient_profile);
+    free(d);
+}
+
+void deliveries_free(struct deliveries *all)
+{
+    while (all->under_way) {
+        if (all->under_way->ask)
+            ask_cancel(all->under_way->ask);
+        delivery_free(all->under_way);
+    }
+}
+
+/* --- a mailbox --- */
+
+static bool send_to_mailbox(struct deliveries *all, const struct nat_action *action)
+{
+    const struct pid *pid = mailbox_find(all->mailboxes, slice_of_nat(action->recipient_id));
+    struct connection *via;
+    struct buffer *b = pid ? node_open_send(all->mailboxes->node, pid, &via) : NULL;
+
+    if (!b)
+        return false;
+    term_put_tuple(b, 2);
+    term_put_atom(b, "punch_coordinate");
+    coordinate_put(b, action);
+    connection_close_frame(via);
+    all->to_mailboxes++;
+    return true;
+}
+
+/* --- the DHT as a last resort --- */
+
+static void delivery_fail(struct delivery *d)
+{
+    d->all->failed++;
+    node_log(d->all->mailboxes->node, LOG_WARNING, "delivery", "macula_nat_coordinator",
+             "PUNCH_COORDINATE reached a peer on no way: no mailbox, no connection, no DHT");
+    delivery_free(d);
+}
+
+static void build_store(void *ctx, struct buffer *b)
+{
+    struct delivery *d = ctx;
+    uint8_t key[DHT_KEY_SIZE];
+    struct buffer rest;
+
+    buffer_init(&rest);
+    buffer_append(&rest, ".", 1);
+    buffer_append(&rest, d->action.session.session_id.data, d->action.session.session_id.len);
+    dht_key(key, "punch.coord.", slice_of_nat(d->action.recipient_id), buffer_slice(&rest));
+    buffer_free(&rest);
+    term_put_tuple(b, 3);
+    term_put_atom(b, "store");
+    term_put_binary(b, (struct slice){key, sizeof key});
+    term_put_map(b, 2);
+    term_put_atom(b, "type");
+    term_put_atom(b, "punch_coordinate");
+    term_put_atom(b, "payload");
+    coordinate_put(b, &d->action);
+}
+
+static void on_stored(void *ctx, bool answered, struct slice answer)
+{
+    struct delivery *d = ctx;
+    (void)answer;
+
+    d->ask = NULL;
+    if (answered) {
+        d->all->to_dht++;
+        delivery_free(d);
+    } else {
+        delivery_fail(d);
+    }
+}
+
+static const struct ask_kind ask_store = {SERVICE_ROUTING, build_store, dht_judge, on_stored};
+
+static struct ask *ask(struct delivery *d, const struct ask_kind *kind, uint64_t limit_ms)
+{
+    d->ask = ask_start(d->all->services, d->all->calls, kind, (struct slice){0}, limit_ms, d);
+    return d->ask;
+}
+
+static void store(struct delivery *d)
+{
+    if (!ask(d, &ask_store, DELIVERY_DHT_LIMIT))
+        delivery_fail(d);
+}
+
+/* --- a macula node that connects to the peer --- */
+
+/* rex runs the function in a process of its own: however long that takes, nobody stands behind it.
+ */
+static void build_send_message(void *ctx, struct buffer *b)
+{
+    struct delivery *d = ctx;
+
+    term_put_tuple(b, 5);
+    term_put_atom(b, "call");
+    term_put_atom(b, "macula_peer_connector");
+    term_put_atom(b, "send_message");
+    term_put_list(b, 3);
+    term_put_binary(b, slice_of(d->endpoint));
+    term_put_atom(b, "punch_coordinate");
+    coordinate_put(b, &d->action);
+    term_put_nil(b);
+    /* As group leader: we have no process that would answer input and output requests. */
+    term_put_atom(b, "user");
+}
+
+/* {badrpc, {'EXIT', {undef, [{macula_peer_connector, send_message, _, _} | _]}}}: the node has no
+ * such module. */
+static bool is_undefined(struct slice answer)
+{
+    struct cursor c = cursor_of(answer);
+    int length;
+
+    return cursor_tuple(&c, 2) && cursor_is_atom(&c, "badrpc") && cursor_tuple(&c, 2) &&
+           cursor_is_atom(&c, "EXIT") && cursor_tuple(&c, 2) && cursor_is_atom(&c, "undef") &&
+           cursor_list(&c, &length) && cursor_tuple(&c, 4) &&
+           cursor_is_atom(&c, "macula_peer_connector");
+}
+
+static enum ask_verdict judge_send_message(struct slice answer)
+{
+    return is_undefined(answer) ? ASK_MISSING : ASK_ACCEPT;
+}
+
+static void on_message_sent(void *ctx, bool answered, struct slice answer)
+{
+    struct delivery *d = ctx;
+    struct cursor c = cursor_of(answer);
+
+    d->ask = NULL;
+    if (answered && cursor_is_atom(&c, "ok")) {
+        d->all->to_connectors++;
+        delivery_free(d);
+    } else {
+        store(d);
+    }
+}
+
+static const struct ask_kind ask_send_message = {SERVICE_CONNECTOR, build_send_message,
+                                                 judge_send_message, on_message_sent};
+
+static void send_message(struct delivery *d)
+{
+    if (d->endpoint[0] == '\0' || !ask(d, &ask_send_message, DELIVERY_CONNECTOR_LIMIT))
+        store(d);
+}
+
+/* --- addresses that only the DHT has --- */
+
+static void put_endpoint_find(struct buffer *b, struct nat_bytes id)
+{
+    uint8_t key[DHT_KEY_SIZE];
+
+    dht_key(key, "peer.endpoint.", slice_of_nat(id), (struct slice){0});
+    dht_put_find(b, key);
+}
+
+/* The first value with a usable <<"host">>, and <<"port">> or 0. */
+static bool read_endpoint(struct slice answer, struct nat_bytes *host, uint16_t *port)
+{
+    struct dht_values values = {.left = 0};
+    struct slice map, text;
+    struct cursor value;
+    uint16_t ignored;
+    int64_t number;
+
+    while (dht_next_value(answer, &values, &map)) {
+        if (!dht_map_get(map, "host", &value) || !cursor_binary(&value, &text) ||
+            nat_endpoint_split(nat_bytes_of(text), host, &ignored) != 0)
+            continue;
+        *port = dht_map_get(map, "port", &value) && cursor_int(&value, &number) && number > 0 &&
+                        number <= UINT16_MAX
+                    ? (uint16_t)number
+                    : 0;
+        return true;
+    }
+    return false;
+}
+
+static void build_find_recipient(void *ctx, struct buffer *b)
+{
+    put_endpoint_find(b, ((struct delivery *)ctx)->action.recipient_id);
+}
+
+static void on_recipient_found(void *ctx, bool answered, struct slice answer)
+{
+    struct delivery *d = ctx;
+    struct nat_bytes host;
+    uint16_t port;
+
+    d->ask = NULL;
+    if (!answered || !read_endpoint(answer, &host, &port) || port == 0 ||
+        nat_endpoint_format(d->endpoint, sizeof d->endpoint, host, port) < 0)
+        d->endpoint[0] = '\0';
+    send_message(d);
+}
+
+static const struct ask_kind ask_find_recipient = {SERVICE_ROUTING, build_find_recipient, dht_judge,
+                                                   on_recipient_found};
+
+/* What the recipient's profile says of where to reach it: its endpoint, else its reflexive address.
+ */
+static void read_profile_endpoint(struct delivery *d)
+{
+    struct nat_profile_fields fields;
+
+    if (!d->recipient_profile)
+        return;
+    nat_profile_get(d->recipient_profile, &fields);
+    if (fields.endpoint.len > 0 && fields.endpoint.len < sizeof d->endpoint &&
+        !memchr(fields.endpoint.data, '\0', fields.endpoint.len)) {
+        memcpy(d->endpoint, fields.endpoint.data, fields.endpoint.len);
+        d->endpoint[fields.endpoint.len] = '\0';
+    } else if (fields.reflexive_ip.len > 0 && fields.reflexive_port > 0 &&
+               nat_endpoint_format(d->endpoint, sizeof d->endpoint, fields.reflexive_ip,
+                                   (uint16_t)fields.reflexive_port) < 0) {
+        d->endpoint[0] = '\0';
+    }
+}
+
+static void find_recipient(struct delivery *d)
+{
+    if (send_to_mailbox(d->all, &d->action)) {
+        delivery_free(d);
+        return;
+    }
+    read_profile_endpoint(d);
+    if (d->endpoint[0] != '\0' || !ask(d, &ask_find_recipient, DELIVERY_DHT_LIMIT))
+        send_message(d);
+}
+
+static void build_find_peer(void *ctx, struct buffer *b)
+{
+    put_endpoint_find(b, ((struct delivery *)ctx)->action.peer_id);
+}
+
+static void on_peer_found(void *ctx, bool answered, struct slice answer)
+{
+    struct delivery *d = ctx;
+    struct nat_bytes host;
+    uint16_t port;
+
+    d->ask = NULL;
+    if (answered && read_endpoint(answer, &host, &port) && host.len < sizeof d->host) {
+        memcpy(d->host, host.data, host.len);
+        d->action.peer_host = (struct nat_bytes){d->host, host.len};
+    }
+    find_recipient(d);
+}
+
+static const struct ask_kind ask_find_peer = {SERVICE_ROUTING, build_find_peer, dht_judge,
+                                              on_peer_found};
+
+/* --- the start --- */
+
+static struct nat_bytes keep(uint8_t **to, struct nat_bytes from)
+{
+    struct nat_bytes kept = {*to, from.len};
+
+    if (from.len)
+        memcpy(*to, from.data, from.len);
+    *to += from.len;
+    return kept;
+}
+
+static struct delivery *delivery_new(struct deliveries *all, const struct nat_action *a)
+{
+    size_t size =
+        a->session.session_id.len + a->recipient_id.len + a->peer_id.len + a->peer_host.len;
+    struct delivery *d = calloc(1, sizeof *d + size);
+
+    if (!d)
+        return NULL;
+    uint8_t *to = d->bytes;
+    d->all = all;
+    d->action = *a;
+    d->action.session = (struct nat_session_view){.session_id = keep(&to, a->session.session_id)};
+    d->action.recipient_id = keep(&to, a->recipient_id);
+    d->action.peer_id = keep(&to, a->peer_id);
+    d->action.peer_host = keep(&to, a->peer_host);
+    d->action.recipient_profile = NULL;
+    d->recipient_profile = nat_profile_ref(a->recipient_profile);
+    DL_APPEND(all->under_way, d);
+    all->count++;
+    return d;
+}
+
+void delivery_start(struct deliveries *all, const struct nat_action *action)
+{
+    bool host_is_known = action->peer_host.len > 0;
+
+    if (host_is_known && send_to_mailbox(all, action))
+        return;
+    struct delivery *d = delivery_new(all, action);
+    if (!d) {
+        all->failed++;
+        return;
+    }
+    if (host_is_known || !ask(d, &ask_find_peer, DELIVERY_DHT_LIMIT))
+        find_recipient(d);
+}

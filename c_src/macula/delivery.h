@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Gets PUNCH_COORDINATE to a peer: to the process that is its mailbox, else through
+ * macula_peer_connector of a macula node to its endpoint, else into the DHT, where the peer looks
+ * for it.
+ *
+ * Each delivery goes its own way and waits for no other; nothing waits for it. An address that the
+ * profiles do not have is looked up in the DHT first.
+ */
+#ifndef MACULA_DELIVERY_H
+#define MACULA_DELIVERY_H
+
+#include "macula/ask.h"
+#include "macula/mailboxes.h"
+#include "macula_nat.h"
+
+#define DELIVERY_CONNECTOR_LIMIT 5000 /* ms that a macula node may take to reach the peer */
+#define DELIVERY_DHT_LIMIT       2000
+
+struct delivery;
+
+struct deliveries {
+    struct services *services;
+    struct calls *calls;
+    struct mailboxes *mailboxes;
+    struct delivery *under_way;
+    size_t count;
+    uint64_t to_mailboxes, to_connectors, to_dht, failed;
+};
+
+void deliveries_init(struct deliveries *all, struct services *services, struct calls *calls,
+                     struct mailboxes *mailboxes);
+void deliveries_free(struct deliveries *all);
+
+/* Starts a delivery of a NAT_COORDINATE action; all that it needs is copied. */
+void delivery_start(struct deliveries *all, const struct nat_action *action);
+
+#endif

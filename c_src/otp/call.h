@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * gen_server calls that we make to registered processes of other nodes, as gen:call makes them: a
+ * monitor, the request, a time limit. A call ends exactly once, with an answer or with the reason
+ * why there is none; what comes later is dropped. Thousands may be in flight; none waits for
+ * another.
+ *
+ * A call belongs to this room; the pointer is good until `done` is called or call_cancel.
+ */
+#ifndef OTP_CALL_H
+#define OTP_CALL_H
+
+#include "otp/watch.h"
+
+struct call;
+
+struct calls {
+    struct process process; /* first: what the answers are sent to */
+    struct watches *watches;
+    size_t in_flight;
+    uint64_t made, answered, failed, timed_out, late;
+};
+
+enum call_outcome {
+    CALL_ANSWERED,
+    CALL_FAILED, /* no such process, it died, or its node went away */
+    CALL_TIMED_OUT,
+};
+
+/* `answer` is empty unless the outcome is CALL_ANSWERED, and good during the call. */
+typedef void (*call_done)(void *ctx, enum call_outcome outcome, struct slice answer);
+
+/* The monitors of the calls are among `watches`. */
+void calls_start(struct calls *calls, struct node *node, struct watches *watches);
+
+/*
+ * Begins a call to `name` (must live as long as the call) on a connected node. Put the request, one
+ * term, into the buffer that comes back in `request`, then call_send. NULL without memory.
+ */
+struct call *call_open(struct calls *calls, struct connection *via, const char *name,
+                       uint64_t limit_ms, call_done done, void *ctx, struct buffer **request);
+void call_send(struct call *call);
+/* Ends it without an answer; `done` is not called. */
+void call_cancel(struct call *call);
+
+#endif

@@ -1,0 +1,341 @@
+%% SPDX-License-Identifier: Apache-2.0
+%%
+%% @doc The command line: every option, every way to get it wrong, and what the program says and does then.
+-module(command_line_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+-define(SERVER, macula_nat_coordinator).
+-define(USAGE, 64).
+-define(UNAVAILABLE, 69).
+-define(NO_PERMISSION, 77).
+
+command_line_test_() ->
+    [{Title, {timeout, 60, Test}}
+     || {Title, Test} <-
+            [{"wrong command lines", fun wrong_command_lines/0},
+             {"--help and --version", fun help_and_version/0},
+             {"only the ready line on stdout", fun ready_line/0},
+             {"long names", fun long_names/0},
+             {"short names", fun short_names/0},
+             {"--port and --listen", fun port_and_listen/0},
+             {"--log-level", fun log_level/0},
+             {"cookie files that are refused", fun refused_cookies/0},
+             {"--cookie-file and MACULA_NAT_COOKIE", fun given_cookies/0},
+             {"a cookie is made", fun made_cookie/0},
+             {"the cookie is not shown", fun hidden_cookie/0},
+             {"a name that is taken", fun name_taken/0},
+             {"a port that is taken", fun port_taken/0},
+             {"no EPMD to be had", fun no_epmd/0},
+             {"an EPMD is started", fun epmd_is_started/0},
+             {"ERL_EPMD_PORT", fun epmd_port/0},
+             {"the end of stdin", fun stdin_end/0},
+             {"signals", fun signals/0}]].
+
+%%% Usage
+
+wrong_command_lines() ->
+    [begin
+         {Status, Stdout, Stderr} = run(Args, #{}),
+         ?assertMatch({Args, ?USAGE, [], [_]}, {Args, Status, Stdout, Stderr}),
+         ?assertMatch({Args, _, true}, {Args, Stderr, string:find(hd(Stderr), About) =/= nomatch})
+     end || {About, Args} <- wrong()],
+    ok.
+
+%% What the line must name, and the arguments.
+wrong() ->
+    Valued = ["--sname", "--name", "--cookie-file", "--listen", "--port", "--connect", "--punch-timeout-ms",
+              "--max-punch-attempts", "--coordination-delay-ms", "--lookup-timeout-ms", "--profile-cache-ttl-ms",
+              "--session-ttl-s", "--max-sessions", "--strategy-rules", "--log-level"],
+    Numbers = [Option || Option <- Valued, lists:suffix("-ms", Option) orelse lists:suffix("-s", Option)]
+        ++ ["--port", "--max-punch-attempts", "--max-sessions"],
+    [{Option, [Option]} || Option <- Valued]
+        ++ [{Option, [Option, ""]} || Option <- Valued]
+        ++ [{Option, [Option, Number]} || Option <- Numbers, Number <- ["-1", "1x", "x", "1.5", " 1", "0x10", "1e3",
+                                                                       "99999999999999999999"]]
+        ++ [{Option, [Option, "0"]} || Option <- ["--punch-timeout-ms", "--lookup-timeout-ms", "--session-ttl-s",
+                                                  "--max-sessions"]]
+        ++ [{"--port", ["--port", "65536"]},
+            {"--nonsense", ["--nonsense"]}, {"-x", ["-x"]}, {"--", ["--"]}, {"stray", ["stray"]}, {"--por", ["--por", "1"]},
+            {"--SNAME", ["--SNAME", "x"]}, {"''", [""]},
+            {"--cookie", ["--cookie", "never"]}, {"--setcookie", ["--setcookie", "never"]},
+            {"--help", ["--help=x"]}, {"--exit-on-stdin-eof", ["--exit-on-stdin-eof=1"]},
+            {"--listen", ["--listen", "localhost.invalid"]}, {"--listen", ["--listen", "300.0.0.1"]},
+            {"--listen", ["--listen", "127.0.0.1:80"]},
+            {"--strategy-rules", ["--strategy-rules", "other"]}, {"--log-level", ["--log-level", "loud"]},
+            {"--sname", ["--sname", "a@b.c"]}, {"--sname", ["--sname", "@b"]}, {"--sname", ["--sname", "a@"]},
+            {"--sname", ["--sname", "a b"]}, {"--sname", ["--sname", "a@b@c"]}, {"--sname", ["--sname", "a\nb"]},
+            {"--sname", ["--sname", lists:duplicate(300, $a)]},
+            {"--name", ["--name", "a@b"]}, {"--name", ["--name", "a@"]}, {"--name", ["--name", "@127.0.0.1"]},
+            {"--name", ["--name", "a@127.0.0.1", "--sname", "b"]},
+            {"--connect", ["--connect", "nohost"]}, {"--connect", ["--connect", "a@b.c"]},
+            {"--connect", ["--name", "a@127.0.0.1", "--connect", "a@127.0.0.1"]},
+            {"--connect", ["--name", "a@127.0.0.1", "--connect", "b@shorthost"]}].
+
+help_and_version() ->
+    {0, Help, []} = run(["--help"], #{}),
+    Text = string:join(Help, "\n"),
+    [?assertMatch({_, true}, {Option, string:find(Text, Option) =/= nomatch})
+     || Option <- ["--sname", "--name", "--cookie-file", "--listen", "--port", "--connect", "--punch-timeout-ms",
+                   "--max-punch-attempts", "--coordination-delay-ms", "--lookup-timeout-ms", "--profile-cache-ttl-ms",
+                   "--session-ttl-s", "--max-sessions", "--strategy-rules", "--log-level", "--exit-on-stdin-eof",
+                   "--help", "--version"]],
+    ?assertMatch({0, ["macula_nat_cnode " ++ _], []}, run(["--version"], #{})).
+
+%%% Names and ports
+
+ready_line() ->
+    with(#{}, fun(Handle = #{node := Node, port := Port}, _) ->
+                      answers(Node),
+                      ?assertEqual([lists:concat(["ready ", Node, " ", Port])], cnode:log(Handle)),
+                      ?assertEqual(Port, proplists:get_value(maps:get(name, Handle), cnode:epmd_names()))
+              end).
+
+long_names() ->
+    Name = cnode:unique("long"),
+    with(#{node_args => ["--name", Name ++ "@127.0.0.1"]},
+         fun(#{node := Node}, _) ->
+                 ?assertEqual(Name ++ "@127.0.0.1", atom_to_list(Node)),
+                 answers(Node)
+         end),
+    with(#{node_args => ["--name=" ++ Name ++ "@127.0.0.1"]}, fun(#{node := Node}, _) -> answers(Node) end).
+
+short_names() ->
+    {ok, Host} = inet:gethostname(),
+    Name = cnode:unique("short"),
+    {ok, Peer, _} = peer:start_link(#{name => cnode:unique("short_peer"), host => Host, longnames => false,
+                                      connection => standard_io,
+                                      args => ["-connect_all", "false", "-setcookie", cnode:cookie()]}),
+    [with(#{node_args => Args},
+          fun(#{node := Node}, _) ->
+                  ?assertEqual(Expected, atom_to_list(Node)),
+                  ?assertEqual({error, unknown_request}, peer:call(Peer, gen_server, call, [{?SERVER, Node}, x]))
+          end)
+     || {Args, Expected} <- [{[], "macula_nat@" ++ Host}, {["--sname", Name], Name ++ "@" ++ Host},
+                             {["--sname", Name ++ "@" ++ Host], Name ++ "@" ++ Host}]],
+    peer:stop(Peer).
+
+port_and_listen() ->
+    Wanted = cnode:free_port(),
+    with(#{args => ["--port", integer_to_list(Wanted), "--listen", "127.0.0.1"]},
+         fun(#{node := Node, port := Port}, _) ->
+                 ?assertEqual(Wanted, Port),
+                 answers(Node),
+                 ?assertEqual({error, econnrefused}, gen_tcp:connect({127, 0, 0, 2}, Port, []))
+         end),
+    with(#{}, fun(#{port := Port}, _) ->
+                      {ok, Socket} = gen_tcp:connect({127, 0, 0, 2}, Port, []),
+                      gen_tcp:close(Socket)
+              end).
+
+port_taken() ->
+    with(#{}, fun(#{port := Port}, _) ->
+                      {Status, Stdout, Stderr} = run(["--sname", cnode:unique("port_taken"), "--port", integer_to_list(Port)],
+                                                     #{}),
+                      ?assertMatch({?UNAVAILABLE, [], [_]}, {Status, Stdout, Stderr}),
+                      ?assertNotEqual(nomatch, string:find(hd(Stderr), integer_to_list(Port)))
+              end).
+
+log_level() ->
+    Refused = fun(#{node := Node}, _) ->
+                      ?assertMatch({error, _}, raw_dist:connect(Node, #{name => 'raw_refused@127.0.0.1', cookie => wrong})),
+                      answers(Node)
+              end,
+    ?assertEqual([], with(#{args => ["--log-level", "error"]}, Refused)),
+    %% The line of what was refused is there at each level from warning on, and more with each of them.
+    Counts = [begin
+                  Lines = with(#{args => ["--log-level", Level]}, Refused),
+                  ?assertMatch([_], [Line || Line <- Lines, string:find(Line, "raw_refused@127.0.0.1") =/= nomatch,
+                                             string:find(Line, "warning") =/= nomatch]),
+                  length(Lines)
+              end || Level <- ["warning", "notice", "info", "debug"]],
+    ?assertEqual(lists:sort(Counts), Counts),
+    ?assert(hd(Counts) < lists:last(Counts)).
+
+%%% Cookies
+
+refused_cookies() ->
+    [begin
+         File = cookie_file(Text, Mode),
+         refused_cookie(["--cookie-file", File], #{cookie => none}),
+         refused_cookie([], #{cookie => none, env => [{"HOME", home_with(File)}]})
+     end || {Text, Mode} <- [{"", 8#400}, {"\n", 8#400}, {"secret", 8#444}, {"secret", 8#440}, {"secret", 8#604},
+                             {"a\0b", 8#400}, {"zwei\nzeilen", 8#400}, {lists:duplicate(5000, $a), 8#400}]],
+    refused_cookie(["--cookie-file", temporary("missing")], #{cookie => none}),
+    refused_cookie(["--cookie-file", directory()], #{cookie => none}),
+    %% A port cannot set a variable to nothing, env can.
+    refused_cookie([], #{program => "/usr/bin/env MACULA_NAT_COOKIE= " ++ cnode:command()}).
+
+%% The line does not show what was in the file.
+refused_cookie(Args, Options) ->
+    {Status, Stdout, Stderr} = run(["--sname", cnode:unique("refused") | Args], Options),
+    ?assertMatch({Args, ?NO_PERMISSION, [], [_]}, {Args, Status, Stdout, Stderr}),
+    ?assertNotEqual(nomatch, string:find(hd(Stderr), "cookie")),
+    [?assertEqual(nomatch, string:find(hd(Stderr), Text)) || Text <- ["secret", "zwei", "aaaaaaaa"]].
+
+given_cookies() ->
+    File = cookie_file("from_file\n", 8#400),
+    Accepts = fun(Cookie) ->
+                      fun(#{node := Node}, _) ->
+                              {ok, Peer} = raw_dist:connect(Node, #{name => 'raw@127.0.0.1', cookie => Cookie}),
+                              ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(Peer, ?SERVER, x)),
+                              raw_dist:close(Peer)
+                      end
+              end,
+    with(#{cookie => none, args => ["--cookie-file", File]}, Accepts(from_file)),
+    with(#{cookie => none, env => [{"HOME", home_with(File)}]}, Accepts(from_file)),
+    with(#{cookie => "from_environment", args => ["--cookie-file", File]}, Accepts(from_environment)).
+
+made_cookie() ->
+    Home = directory(),
+    File = filename:join(Home, ".erlang.cookie"),
+    Accepts = fun(#{node := Node}, _) ->
+                      {ok, Cookie} = file:read_file(File),
+                      ?assert(byte_size(Cookie) >= 16),
+                      {ok, Peer} = raw_dist:connect(Node, #{name => 'raw@127.0.0.1', cookie => binary_to_atom(Cookie)}),
+                      raw_dist:close(Peer),
+                      Cookie
+              end,
+    with(#{cookie => none, env => [{"HOME", Home}]}, Accepts),
+    {ok, Made} = file:read_file(File),
+    {ok, Info} = file:read_file_info(File),
+    ?assertEqual(8#400, element(8, Info) band 8#7777),
+    ?assertEqual({ok, [".erlang.cookie"]}, file:list_dir(Home)),
+    with(#{cookie => none, env => [{"HOME", Home}]}, Accepts),
+    ?assertEqual({ok, Made}, file:read_file(File)).
+
+hidden_cookie() ->
+    Cookie = "a_cookie_that_nobody_sees",
+    Lines = with(#{cookie => Cookie, args => ["--log-level", "debug"]},
+                 fun(#{node := Node, os_pid := OsPid}, _) ->
+                         {ok, CommandLine} = file:read_file(lists:concat(["/proc/", OsPid, "/cmdline"])),
+                         ?assertEqual(nomatch, binary:match(CommandLine, list_to_binary(Cookie))),
+                         {ok, Peer} = raw_dist:connect(Node, #{name => 'raw@127.0.0.1', cookie => list_to_atom(Cookie)}),
+                         ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(Peer, ?SERVER, x)),
+                         {error, _} = raw_dist:connect(Node, #{name => 'raw2@127.0.0.1', cookie => wrong}),
+                         raw_dist:close(Peer)
+                 end),
+    ?assertNotEqual([], Lines),
+    ?assertEqual([], [Line || Line <- Lines, string:find(Line, Cookie) =/= nomatch]).
+
+%%% EPMD
+
+name_taken() ->
+    with(#{}, fun(#{name := Name, node := Node}, _) ->
+                      {Status, Stdout, Stderr} = run(["--name", Name ++ "@127.0.0.1"], #{}),
+                      ?assertMatch({?UNAVAILABLE, [], [_]}, {Status, Stdout, Stderr}),
+                      ?assertNotEqual(nomatch, string:find(hd(Stderr), Name)),
+                      answers(Node)
+              end).
+
+no_epmd() ->
+    {Status, Stdout, Stderr} =
+        run(["--sname", cnode:unique("no_epmd")],
+            #{env => [{"PATH", directory()}, {"ERL_EPMD_PORT", integer_to_list(cnode:free_port())}]}),
+    ?assertMatch({?UNAVAILABLE, [], [_]}, {Status, Stdout, Stderr}),
+    ?assertNotEqual(nomatch, string:find(hd(Stderr), "EPMD")).
+
+epmd_is_started() ->
+    Port = cnode:free_port(),
+    with(#{env => [{"ERL_EPMD_PORT", integer_to_list(Port)}]},
+         fun(#{name := Name, port := NodePort}, _) -> ?assertEqual([{Name, NodePort}], cnode:epmd_names(Port)) end),
+    %% It stays when the program ends, without its name.
+    cnode:await(fun() -> cnode:epmd_names(Port) =:= [] end),
+    ?assertEqual("Killed\n", os:cmd(lists:concat(["epmd -port ", Port, " -kill"]))).
+
+epmd_port() ->
+    Epmd = cnode:epmd_start(),
+    Port = cnode:epmd_port(Epmd),
+    with(#{env => [{"ERL_EPMD_PORT", integer_to_list(Port)}, {"ERL_EPMD_ADDRESS", "127.0.0.1"}]},
+         fun(#{name := Name, port := NodePort}, _) ->
+                 ?assertEqual([{Name, NodePort}], cnode:epmd_names(Port)),
+                 ?assertNot(lists:keymember(Name, 1, cnode:epmd_names()))
+         end),
+    cnode:epmd_stop(Epmd),
+    [begin
+         {Status, Stdout, Stderr} = run([], #{env => [{"ERL_EPMD_PORT", Wrong}]}),
+         ?assertMatch({Wrong, ?UNAVAILABLE, [], [_]}, {Wrong, Status, Stdout, Stderr}),
+         ?assertNotEqual(nomatch, string:find(hd(Stderr), "ERL_EPMD_PORT"))
+     end || Wrong <- ["x", "0", "65536", "-1"]].
+
+%%% The end
+
+stdin_end() ->
+    Fifo = temporary("stdin"),
+    "" = os:cmd("mkfifo " ++ Fifo),
+    %% Without exit_status a port ends at once whose program has no stdout.
+    Writer = open_port({spawn_executable, "/bin/sh"}, [{args, ["-c", "exec cat >\"$0\"", Fifo]}, exit_status]),
+    Handle = #{node := Node, name := Name} = cnode:start(reading(Fifo, ["--exit-on-stdin-eof"])),
+    answers(Node),
+    port_close(Writer),
+    ?assertEqual(0, cnode:await_exit(Handle)),
+    ?assertNot(lists:keymember(Name, 1, cnode:epmd_names())),
+    %% A stdin that is at its end from the start, or no stream.
+    Empty = temporary("empty"),
+    ok = file:write_file(Empty, ""),
+    [?assertMatch({File, {0, _}}, {File, cnode:run(reading(File, ["--exit-on-stdin-eof"]))})
+     || File <- ["/dev/null", Empty]],
+    %% Without the option the end of stdin means nothing.
+    cnode:with(reading("/dev/null", []), fun(#{node := Other}) -> answers(Other), answers(Other) end).
+
+%% The program with a file as its stdin.
+reading(File, Args) ->
+    Program = string:lexemes(cnode:command(), " "),
+    #{program => "/bin/sh",
+      node_args => ["-c", "f=$0; exec \"$@\" <\"$f\"", File] ++ Program
+          ++ ["--name", cnode:unique("stdin") ++ "@127.0.0.1" | Args]}.
+
+signals() ->
+    [begin
+         Handle = #{node := Node, name := Name} = cnode:start(),
+         Monitor = erlang:monitor(process, {?SERVER, Node}),
+         answers(Node),
+         cnode:signal(Handle, Signal),
+         ?assertEqual(0, cnode:await_exit(Handle)),
+         receive {'DOWN', Monitor, process, _, Reason} -> ?assertEqual(shutdown, Reason) end,
+         ?assertNot(lists:keymember(Name, 1, cnode:epmd_names()))
+     end || Signal <- ["TERM", "INT"]].
+
+%%% Helpers
+
+%% Run the program to its end: status, and the lines on stdout and stderr.
+run(Args, Options) ->
+    File = temporary("stderr"),
+    {Status, Stdout} = cnode:run(Options#{node_args => Args, stderr => File}),
+    {Status, Stdout, lines(File)}.
+
+%% Start the program, use it, and end it: the lines on stderr.
+with(Options, Use) ->
+    File = temporary("stderr"),
+    cnode:with(Options#{stderr => File}, fun(Handle) -> Use(Handle, File) end),
+    lines(File).
+
+lines(File) ->
+    {ok, Text} = file:read_file(File),
+    string:lexemes(binary_to_list(Text), "\n").
+
+answers(Node) ->
+    ?assertEqual({error, unknown_request}, gen_server:call({?SERVER, Node}, {are_you, there}, 30000)).
+
+temporary(Title) ->
+    filename:join(os:getenv("TMPDIR", "/tmp"), cnode:unique(Title)).
+
+directory() ->
+    Name = temporary("directory"),
+    ok = file:make_dir(Name),
+    Name.
+
+cookie_file(Text, Mode) ->
+    Name = temporary("cookie_file"),
+    ok = file:write_file(Name, Text),
+    ok = file:change_mode(Name, Mode),
+    Name.
+
+%% A home directory whose cookie file is this one, with its mode.
+home_with(File) ->
+    Home = directory(),
+    Cookie = filename:join(Home, ".erlang.cookie"),
+    {ok, Info} = file:read_file_info(File),
+    {ok, _} = file:copy(File, Cookie),
+    ok = file:change_mode(Cookie, element(8, Info) band 8#777),
+    Home.

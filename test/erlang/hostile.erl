@@ -1,0 +1,87 @@
+%% SPDX-License-Identifier: Apache-2.0
+%%
+%% @doc What the suites of hostile peers share: one program that serves all tests of a suite, and must answer
+%% after each of them, hold no more descriptors than before, and report nothing when it ends.
+-module(hostile).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-export([suite/1, program/0, answers/1, connect/2, logged/3, raw_name/1, raw_name/2, memory/1, no_growth/3]).
+
+-define(SERVER, macula_nat_coordinator).
+
+%% @doc Tests, each a fun that takes the handle of the one program.
+-spec suite([{string(), fun((cnode:handle()) -> term())}]) -> tuple().
+suite(Tests) ->
+    {setup, fun start/0, fun stop/1, fun(Handle) -> [survived(Handle, Title, Test) || {Title, Test} <- Tests] end}.
+
+start() ->
+    Handle = cnode:start(program()),
+    answers(Handle),
+    Handle#{memory => memory(Handle)}.
+
+%% A sanitizer's report changes the exit status, too.
+stop(Handle) ->
+    Status = cnode:stop(Handle),
+    ?assertEqual([], [Line || Line <- cnode:log(Handle),
+                              re:run(Line, "Sanitizer|runtime error:", [{capture, none}]) =:= match]),
+    ?assertEqual(0, Status).
+
+survived(Handle, Title, Test) ->
+    {Title, {timeout, 120, fun() ->
+                                   Before = cnode:descriptors(Handle),
+                                   Test(Handle),
+                                   answers(Handle),
+                                   cnode:await(fun() -> cnode:descriptors(Handle) =< Before end)
+                           end}}.
+
+%% @doc How the program is started: a sanitized build if CNODE_ASAN names one. It keeps few sessions, so that
+%% the many requests for all of them have short answers.
+-spec program() -> map().
+program() ->
+    Options = #{args => ["--max-sessions", "20"]},
+    case os:getenv("CNODE_ASAN") of
+        false -> Options;
+        Program -> Options#{program => Program}
+    end.
+
+%% @doc The program answers a real node.
+-spec answers(cnode:handle()) -> ok.
+answers(#{node := Node}) ->
+    ?assertEqual({error, unknown_request}, gen_server:call({?SERVER, Node}, {are_you, there}, 30000)).
+
+%% @doc Connect a raw peer.
+-spec connect(cnode:handle(), node()) -> raw_dist:peer().
+connect(#{node := Node}, Name) ->
+    {ok, Peer} = raw_dist:connect(Node, #{name => Name}),
+    Peer.
+
+%% @doc Wait for a warning about a peer that was written after the mark.
+-spec logged(cnode:handle(), node(), non_neg_integer()) -> ok.
+logged(Handle, Name, Mark) ->
+    Line = cnode:await_log(Handle, ["warning .*", atom_to_list(Name)], Mark),
+    ?assert(is_list(Line)).
+
+%% @doc The name of a raw peer.
+-spec raw_name(string()) -> node().
+raw_name(Title) ->
+    list_to_atom("raw_" ++ Title ++ "@127.0.0.1").
+
+%% @doc The name of one of many raw peers.
+-spec raw_name(string(), integer()) -> node().
+raw_name(Title, Number) ->
+    raw_name(Title ++ integer_to_list(Number)).
+
+%% @doc The memory of the program in kB. A sanitizer keeps freed memory back, so that its size says nothing.
+-spec memory(cnode:handle()) -> non_neg_integer().
+memory(Handle) ->
+    case os:getenv("CNODE_ASAN") of
+        false -> cnode:memory(Handle);
+        _ -> 0
+    end.
+
+%% @doc The program has at most so many MiB more than it had.
+-spec no_growth(cnode:handle(), non_neg_integer(), pos_integer()) -> ok.
+no_growth(Handle, Before, More) ->
+    After = memory(Handle),
+    ?assertMatch({_, _, true}, {Before, After, After =< Before + More * 1024}).
