@@ -326,7 +326,8 @@ observe(Ops, Before) ->
     system(suspend),
     system(d, get_state),
     system(m, get_state),
-    {Events, #{counters := Counters, sessions := Live}} = until_state([]),
+    {Events, #{sessions := Live} = State} = until_state([]),
+    Counters = counters(State),
     Helper = get(helper),
     Collected = receive {Helper, Told} -> Told end,
     Till = os:system_time(millisecond),
@@ -345,6 +346,10 @@ observe(Ops, Before) ->
     %% What comes next comes after this.
     put(from, Till),
     #{ops => Ops, observed => Observed}.
+
+%% Whether this node has a connector is asked once in a while: until the answer is there, what has no mailbox is under way.
+counters(#{counters := #{undelivered := Undelivered} = Counters, waiting_for := #{deliveries := UnderWay}}) ->
+    Counters#{undelivered := Undelivered + UnderWay}.
 
 seen({{reply, N}, Reply}) -> {reply, N, Reply};
 seen(Event) -> Event.
@@ -399,7 +404,8 @@ begin_run(World) ->
     put(suspended, no),
     put(from, os:system_time(millisecond)),
     system(d, get_state),
-    {[], #{counters := Base}} = until_state([]),
+    {[], State} = until_state([]),
+    Base = counters(State),
     put(base, Base),
     put(swept, maps:get(swept_ended, Base)).
 
