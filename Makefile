@@ -73,10 +73,11 @@ test:
 	$(SETUP) test $(if $(VALGRIND),valgrind)
 	@+$(SUBMAKE) test-programs
 	@CNODE=$(TEST_PREFIX)$(PROGRAM) UNIT=$(TEST_PREFIX)$(BUILD)/unit BUILD=$(BUILD) \
-	    CNODE_ASAN=$(CURDIR)/$(ASAN_BUILD)/macula_nat_cnode test/run $(SUITES)
+	    FUZZ=$(FUZZ_BUILD) CNODE_ASAN=$(CURDIR)/$(ASAN_BUILD)/macula_nat_cnode test/run $(SUITES)
 
 test-programs: $(TEST_PROGRAMS) $(LAB_PROGRAMS) $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
 	@+$(SUBMAKE) program SANITIZE=$(ASAN_SANITIZE) BUILD=$(ASAN_BUILD)
+	@+$(if $(HAS_LIBFUZZER),$(FUZZ_MAKE) fuzz-programs)
 
 $(BUILD)/valgrind/%: Makefile
 	@mkdir -p $(@D)
@@ -131,6 +132,61 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+# One libFuzzer program for each parser, in a build of its own with clang; see test/fuzz/fuzz.h.
+FUZZ_BUILD := build/fuzz
+FUZZ_SECONDS ?= 60
+FUZZERS := $(patsubst test/fuzz/%.c,%,$(wildcard test/fuzz/fuzz_*.c))
+HAS_LIBFUZZER = $(shell echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | \
+    clang -fsanitize=fuzzer -x c -o /dev/null - >/dev/null 2>&1 && echo yes)
+FUZZ_MAKE = $(SUBMAKE) CC=clang SANITIZE=fuzzer-no-link,address,undefined BUILD=$(FUZZ_BUILD)
+
+fuzz:
+	$(SETUP) test
+	@+$(FUZZ_MAKE) fuzz-programs
+	@+$(MAKE) --no-print-directory $(addprefix run-,$(FUZZERS))
+
+# What is found lies in build/fuzz: give the file to the program as its argument to see it again.
+run-fuzz_%:
+	@mkdir -p $(FUZZ_BUILD)/corpus/$*
+	$(FUZZ_BUILD)/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -dict=test/fuzz/tags.dict -max_len=65536 -timeout=10 \
+	    -print_final_stats=1 -artifact_prefix=$(FUZZ_BUILD)/$*- $(FUZZ_BUILD)/corpus/$* test/fuzz/corpus/$*
+
+.SECONDARY: $(patsubst %.c,$(BUILD)/%.o,$(wildcard test/fuzz/*.c))
+fuzz-programs: $(addprefix $(BUILD)/,$(FUZZERS))
+	@:
+
+$(BUILD)/libcnode.a: $(call objects,$(LIB_SOURCES))
+	$(call say,AR $@)
+	@mkdir -p $(@D)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(BUILD)/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/fuzz.o $(BUILD)/libcnode.a
+	$(call say,LD $@)
+	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# Makes the corpora anew: real traffic, of which only the files are kept that reach something new.
+fuzz-corpus: program
+	@+$(FUZZ_MAKE) fuzz-programs
+	@rm -rf $(FUZZ_BUILD)/traffic test/fuzz/corpus
+	@mkdir -p $(FUZZ_BUILD)/erlang
+	$(Q)erlc -o $(FUZZ_BUILD)/erlang test/erlang/*.erl test/fuzz/corpus.erl
+	$(Q)erl -noinput -boot no_dot_erlang -hidden -name corpus@127.0.0.1 -kernel logger_level none \
+	    -pa $(FUZZ_BUILD)/erlang -run corpus main $(FUZZ_BUILD)/traffic
+	$(Q)for name in $(patsubst fuzz_%,%,$(FUZZERS)); do \
+	    mkdir -p test/fuzz/corpus/$$name && $(FUZZ_BUILD)/fuzz_$$name -merge=1 -max_len=65536 \
+	        test/fuzz/corpus/$$name $(FUZZ_BUILD)/traffic/$$name || exit 1; done
+# Calls through the Erlang module beside calls to Erlang servers: JSON lines. BENCH_ARGS are milliseconds of a round
+# and rounds.
+BENCH_ARGS ?= 200 5
+BENCH_APP := build/bench/macula_nat_cnode
+
+bench-app: program
+	@mkdir -p $(BENCH_APP)/ebin $(BENCH_APP)/priv
+	@cp $(PROGRAM) $(BENCH_APP)/priv
+	@erlc -Werror -o $(BENCH_APP)/ebin src/*.erl test/bench/app_bench.erl
+	@erl -noinput -boot no_dot_erlang -name app_bench_$$$$@127.0.0.1 -kernel logger_level error \
+	    -pa $(BENCH_APP)/ebin -run app_bench main $(BENCH_ARGS)
+
 # Checks of the sources. Each is a target of its own, so that they run side by side.
 LINT := build/lint
 C_FILES := $(shell find c_src include test -name '*.[ch]' 2>/dev/null)
@@ -178,7 +234,7 @@ PLT := $(LINT)/otp.plt
 $(PLT):
 	$(call say,DIALYZER of OTP)
 	@mkdir -p $(@D)
-	$(Q)dialyzer --quiet --build_plt --output_plt $@ --apps erts kernel stdlib
+	$(Q)dialyzer --quiet --build_plt --output_plt $@ --apps erts kernel stdlib crypto
 
 # Calls to functions that are not there or are deprecated.
 XREF := case [F || {Kind, F} <- xref:d("$(LINT)/ebin"), Kind =/= unused, F =/= []] of \
@@ -193,6 +249,32 @@ lint-erlang: $(PLT)
 	$(call say,XREF)
 	$(Q)erl -noshell -eval '$(XREF)'
 
+# Benchmarks. nat.c is one of the library alone, the others are the load and what the node is compared with.
+BENCH := $(BUILD)/bench
+LOAD_SOURCES := $(addprefix test/bench/,callers.c client.c histogram.c load.c messages.c punches.c usage.c) \
+    $(wildcard c_src/term/*.c) $(addprefix c_src/dist/,control.c epmd_wire.c handshake.c node_name.c)
+BENCH_PROGRAMS := $(BENCH)/load $(BENCH)/ei_tutorial $(BENCH)/bench_server.beam
+
+bench:
+	$(SETUP) build
+	@+$(SUBMAKE) program $(BENCH_PROGRAMS)
+	@CNODE=$(CURDIR)/$(PROGRAM) BENCH_BIN=$(CURDIR)/$(BENCH) test/bench/run
+
+$(BENCH)/load: $(call objects,$(LOAD_SOURCES))
+	$(call say,LD $@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BENCH)/ei_tutorial: $(call objects,test/bench/ei_tutorial.c)
+	$(call say,LD $@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BENCH)/%.beam: test/bench/%.erl
+	$(call say,ERLC $<)
+	@mkdir -p $(@D)
+	$(Q)erlc -Werror +debug_info -o $(@D) $<
+
 install: program
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/macula_nat_cnode
@@ -206,12 +288,16 @@ help:
 	@echo "make test       all tests; SUITES='unit life' runs only these, VALGRIND=1 runs them under valgrind"
 	@echo "make nat-lab    peers behind real NATs in network namespaces, all pairs, with a picture in doc/ (needs root)"
 	@echo "make unit       the unit tests alone, without set-up"
+	@echo "make fuzz       every parser for FUZZ_SECONDS (60) seconds with libFuzzer"
+	@echo "make bench-app  calls through the Erlang module beside calls to Erlang servers"
 	@echo "make lint       formatting, static analysis, warnings of gcc and clang"
+	@echo "make bench      measures speed and memory beside other servers; BENCH_ROUNDS=1 BENCH_SECONDS=1 is quick"
 	@echo "make install    to DESTDIR and PREFIX (default /usr/local)"
 	@echo "make clean      remove all that was built"
 	@echo "Variables: CC=clang, SANITIZE=address,undefined, CFLAGS, BUILD, JOBS, V=1 (whole commands),"
 	@echo "CI=true (warnings are errors), ERL_INTERFACE (folder of ei, where it is not found)."
 
-.PHONY: all program run test test-programs nat-lab unit unit-program lint $(LINTS) install clean help
+.PHONY: all program run test test-programs nat-lab unit unit-program fuzz fuzz-programs fuzz-corpus bench bench-app lint \
+    $(LINTS) install clean help
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -106,7 +106,7 @@ void nat_queue_free(struct nat_coordinator *c)
 
 static struct nat_bytes peer_id(const struct nat_session *session, enum nat_role role)
 {
-    const struct nat_peer *peer = nat_session_peer(session, role);
+    const struct nat_peer *peer = session->peers[role];
 
     return (struct nat_bytes){peer->id, peer->hh.keylen};
 }

@@ -103,7 +103,7 @@ void nat_machine_timer(struct nat_coordinator *c, struct nat_now now, struct nat
 
 static bool is_peer(const struct nat_session *session, enum nat_role role, struct nat_bytes id)
 {
-    const struct nat_peer *peer = nat_session_peer(session, role);
+    const struct nat_peer *peer = session->peers[role];
 
     return id.data != NULL && id.len == peer->hh.keylen && memcmp(id.data, peer->id, id.len) == 0;
 }
@@ -149,7 +149,7 @@ int nat_report(struct nat_coordinator *c, struct nat_now now, struct nat_bytes s
         c->counters.reports_ended++;
         return -ESTALE;
     }
-    status = nat_session_prepare(c, session);
+    status = nat_session_prepare(c, session, report == NAT_REPORT_FAILURE);
     if (status < 0)
         return status;
     if (report == NAT_REPORT_FAILURE) {

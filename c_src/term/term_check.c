@@ -38,7 +38,7 @@ struct keys {
     size_t capacity;
 };
 
-static const uint8_t *take(struct reader *r, size_t size)
+static inline const uint8_t *take(struct reader *r, size_t size)
 {
     if (r->bad || r->len - r->pos < size) {
         r->bad = true;
@@ -49,14 +49,26 @@ static const uint8_t *take(struct reader *r, size_t size)
     return p;
 }
 
-static uint32_t take_uint(struct reader *r, size_t size)
+/* Big-endian; 0 at the end. */
+static uint8_t take_u8(struct reader *r)
 {
-    const uint8_t *p = take(r, size);
-    uint32_t value = 0;
+    const uint8_t *p = take(r, 1);
 
-    for (size_t i = 0; p && i < size; i++)
-        value = value << 8 | p[i];
-    return value;
+    return p ? p[0] : 0;
+}
+
+static uint32_t take_u16(struct reader *r)
+{
+    const uint8_t *p = take(r, 2);
+
+    return p ? (uint32_t)p[0] << 8 | p[1] : 0;
+}
+
+static uint32_t take_u32(struct reader *r)
+{
+    const uint8_t *p = take(r, 4);
+
+    return p ? (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3] : 0;
 }
 
 /* Counts the characters of strict UTF-8 (no surrogates, no overlong forms), or -1. */
@@ -82,18 +94,24 @@ static int utf8_length(const uint8_t *s, size_t len)
 
 static bool is_ascii(const uint8_t *s, size_t len)
 {
-    uint8_t any = 0;
+    uint64_t any = 0;
 
-    for (size_t i = 0; i < len; i++)
-        any |= s[i];
-    return any < 0x80;
+    /* Most atoms are node names and such: eight bytes at a time are worth it. */
+    for (; len >= sizeof any; s += sizeof any, len -= sizeof any) {
+        uint64_t eight;
+        memcpy(&eight, s, sizeof eight);
+        any |= eight;
+    }
+    for (; len > 0; s++, len--)
+        any |= *s;
+    return (any & UINT64_C(0x8080808080808080)) == 0;
 }
 
 static void check_atom(struct reader *r, uint8_t tag)
 {
     bool utf8 = tag == TAG_ATOM_UTF8 || tag == TAG_SMALL_ATOM_UTF8;
     bool small = tag == TAG_SMALL_ATOM || tag == TAG_SMALL_ATOM_UTF8;
-    uint32_t len = take_uint(r, small ? 1 : 2);
+    uint32_t len = small ? take_u8(r) : take_u16(r);
     const uint8_t *s = take(r, len);
 
     if (!s)
@@ -107,7 +125,7 @@ static void check_atom(struct reader *r, uint8_t tag)
 
 static void check_any_atom(struct reader *r)
 {
-    uint8_t tag = (uint8_t)take_uint(r, 1);
+    uint8_t tag = take_u8(r);
 
     if (tag_is_atom(tag))
         check_atom(r, tag);
@@ -117,7 +135,7 @@ static void check_any_atom(struct reader *r)
 
 static void check_reference(struct reader *r)
 {
-    uint32_t words = take_uint(r, 2);
+    uint32_t words = take_u16(r);
 
     /* OTP's own limit; ei's erlang_ref holds no more either. */
     if (words < 1 || words > 5)
@@ -137,8 +155,8 @@ static void check_float(struct reader *r)
 
 static void check_bit_binary(struct reader *r)
 {
-    uint32_t len = take_uint(r, 4);
-    uint32_t bits = take_uint(r, 1);
+    uint32_t len = take_u32(r);
+    uint32_t bits = take_u8(r);
 
     if (bits > 8 || (len == 0) != (bits == 0))
         r->bad = true;
@@ -149,14 +167,14 @@ static void check_export(struct reader *r)
 {
     check_any_atom(r);
     check_any_atom(r);
-    if (take_uint(r, 1) != TAG_SMALL_INTEGER)
+    if (take_u8(r) != TAG_SMALL_INTEGER)
         r->bad = true;
     take(r, 1);
 }
 
 static void check_small_or_integer(struct reader *r)
 {
-    uint8_t tag = (uint8_t)take_uint(r, 1);
+    uint8_t tag = take_u8(r);
 
     if (tag != TAG_SMALL_INTEGER && tag != TAG_INTEGER)
         r->bad = true;
@@ -167,14 +185,14 @@ static void check_small_or_integer(struct reader *r)
 static struct level check_fun(struct reader *r)
 {
     size_t start = r->pos;
-    uint32_t size = take_uint(r, 4);
+    uint32_t size = take_u32(r);
     take(r, 1 + 16 + 4);
-    uint32_t free_variables = take_uint(r, 4);
+    uint32_t free_variables = take_u32(r);
 
     check_any_atom(r);
     check_small_or_integer(r);
     check_small_or_integer(r);
-    if (take_uint(r, 1) != TAG_NEW_PID)
+    if (take_u8(r) != TAG_NEW_PID)
         r->bad = true;
     check_any_atom(r);
     take(r, 12);
@@ -183,11 +201,11 @@ static struct level check_fun(struct reader *r)
     return (struct level){.left = free_variables, .must_end = start + size};
 }
 
-static void check_big(struct reader *r, size_t size_bytes)
+static void check_big(struct reader *r, bool small)
 {
-    uint32_t len = take_uint(r, size_bytes);
+    uint32_t len = small ? take_u8(r) : take_u32(r);
 
-    if (take_uint(r, 1) > 1)
+    if (take_u8(r) > 1)
         r->bad = true;
     take(r, len);
 }
@@ -195,7 +213,7 @@ static void check_big(struct reader *r, size_t size_bytes)
 /* Reads one term's tag and its own bytes; returns what it contains (left == 0: nothing). */
 static struct level check_one(struct reader *r)
 {
-    uint8_t tag = (uint8_t)take_uint(r, 1);
+    uint8_t tag = take_u8(r);
 
     switch (tag) {
     case TAG_SMALL_INTEGER:
@@ -214,29 +232,29 @@ static struct level check_one(struct reader *r)
         check_atom(r, tag);
         break;
     case TAG_SMALL_TUPLE:
-        return (struct level){.left = take_uint(r, 1)};
+        return (struct level){.left = take_u8(r)};
     case TAG_LARGE_TUPLE:
-        return (struct level){.left = take_uint(r, 4)};
+        return (struct level){.left = take_u32(r)};
     case TAG_NIL:
         break;
     case TAG_STRING:
-        take(r, take_uint(r, 2));
+        take(r, take_u16(r));
         break;
     case TAG_LIST:
-        return (struct level){.left = (uint64_t)take_uint(r, 4) + 1};
+        return (struct level){.left = (uint64_t)take_u32(r) + 1};
     case TAG_MAP:
-        return (struct level){.left = (uint64_t)take_uint(r, 4) * 2, .is_map = true};
+        return (struct level){.left = (uint64_t)take_u32(r) * 2, .is_map = true};
     case TAG_BINARY:
-        take(r, take_uint(r, 4));
+        take(r, take_u32(r));
         break;
     case TAG_BIT_BINARY:
         check_bit_binary(r);
         break;
     case TAG_SMALL_BIG:
-        check_big(r, 1);
+        check_big(r, true);
         break;
     case TAG_LARGE_BIG:
-        check_big(r, 4);
+        check_big(r, false);
         break;
     case TAG_NEW_PID:
         check_any_atom(r);

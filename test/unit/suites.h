@@ -19,7 +19,8 @@
     X(nat_session) \
     X(nat_soak) \
     X(nat_strategy) \
-    X(options)
+    X(options) \
+    X(watcher)
 /* clang-format on */
 
 #endif
