@@ -160,6 +160,52 @@ START_TEST(an_early_packet_spoils_the_port_of_a_bare_box)
 }
 END_TEST
 
+static struct nat_profile *make_profile(enum nat_policy allocation, uint32_t port, int64_t delta)
+{
+    struct nat_profile_fields fields = {.mapping = PD,
+                                        .filtering = PD,
+                                        .allocation = allocation,
+                                        .reflexive_port = port,
+                                        .has_port_delta = true,
+                                        .port_delta = delta};
+    struct nat_profile *profile;
+
+    ck_assert_int_eq(nat_profile_create(&profile, &fields), 0);
+    return profile;
+}
+
+/* Whatever the profile says and however many attempts there were: ports of 1 to 65535, none twice,
+ * and in the first attempt those that are documented. */
+START_TEST(planned_ports_are_ports)
+{
+    static const uint32_t attempts[] = {0, 1, 2, 3, 64, 65, 1000000, UINT32_MAX};
+    static const int64_t deltas[] = {0, 1, -1, 70000, INT64_MAX, INT64_MIN};
+    static const uint32_t known[] = {0, 1, 2, 4433, 65535};
+    struct nat_profile *others[] = {NULL, make_profile(PP, 9, 1), make_profile(PC, 9, 1)};
+    uint16_t ports[NAT_PORTS_MAX], first[NAT_PORTS_MAX];
+
+    for (unsigned i = 0; i < 8 * 6 * 5 * 3 * 3; i++) {
+        struct nat_profile *profile =
+            make_profile((enum nat_policy)(PP + i / 720), known[i / 8 % 5], deltas[i / 40 % 6]);
+        size_t count = nat_ports_plan(profile, others[i / 240 % 3], attempts[i % 8], ports);
+        uint16_t local = nat_ports_local(profile, attempts[i % 8]);
+
+        ck_assert(count >= 1 && count <= NAT_PORTS_MAX);
+        for (size_t k = 0; k < count; k++)
+            ck_assert(ports[k] != 0 && (k < 1 || ports[k] != ports[0]) &&
+                      (k < 2 || ports[k] != ports[1]));
+        ck_assert(local == 0 || local == ports[0]);
+        if (attempts[i % 8] == 0) {
+            ck_assert_uint_eq(nat_ports_predict(profile, first), count);
+            ck_assert_mem_eq(first, ports, count * sizeof ports[0]);
+        }
+        nat_profile_unref(profile);
+    }
+    for (int i = 1; i < 3; i++)
+        nat_profile_unref(others[i]);
+}
+END_TEST
+
 /* A punch of the two types, with the boxes and the clocks as given. */
 static struct sim_result punch(struct nat_type a, struct nat_type b, struct sim_peer_setup first,
                                struct sim_peer_setup second)
@@ -342,6 +388,7 @@ Suite *suite_nat_lab(void)
     tcase_add_test(tcase, answers_are_affine_or_not);
     tcase_add_test(tcase, a_second_way_in_has_another_name);
     tcase_add_test(tcase, an_early_packet_spoils_the_port_of_a_bare_box);
+    tcase_add_test(tcase, planned_ports_are_ports);
     suite_add_tcase(suite, tcase);
     tcase = tcase_create("punches");
     tcase_set_timeout(tcase, 300);
