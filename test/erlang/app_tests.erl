@@ -587,7 +587,7 @@ vm(Args) ->
 
 %% A VM with the application in its code path and these arguments, controlled through its standard input.
 vm(Args, Env) ->
-    Paths = lists:usort([filename:absname(filename:dirname(code:which(Module))) || Module <- [?MODULE, cnode, ?NAME]]),
+    Paths = lists:usort([filename:absname(filename:dirname(code:which(Module))) || Module <- [?MODULE, cnode, macula_nat_cnode_port]]),
     Started = peer:start_link(#{
         connection => standard_io, wait_boot => 30000, env => Env,
         args => ["-boot", "no_dot_erlang", "-pa" | Paths] ++
