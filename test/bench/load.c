@@ -384,7 +384,8 @@ static void usage(void)
     fputs("load calls|memory|punches|punch_time|churn|pending --node NODE --pid PID\n"
           "  --bench NAME --server NAME --round N   how the result is labelled\n"
           "  --connections N --window N --seconds S --count N --warmup-ms N --limit-s N\n"
-          "  --peers N --nat none|open|punch|all --cache NAME   peers with profiles, put there\n"
+          "  --peers N --nat none|open|punch|all|elsewhere --cache NAME   peers with profiles, put "
+          "there\n"
           "  --form plain|monitored                 how calls are made\n"
           "  --fill N                               sessions that are made first\n"
           "  --punches N                            hole punches at a time\n",
@@ -403,7 +404,7 @@ static int choose(const char *value, const char *const *names, int count)
 
 static void read_option(struct options *o, int option, const char *value)
 {
-    static const char *const mixes[] = {"none", "open", "punch", "all"};
+    static const char *const mixes[] = {"none", "open", "punch", "all", "elsewhere"};
     static const char *const forms[] = {"plain", "monitored"};
 
     switch (option) {
@@ -444,7 +445,7 @@ static void read_option(struct options *o, int option, const char *value)
         o->peers = (uint32_t)strtoul(value, NULL, 10);
         break;
     case 'm':
-        o->mix = (enum nat_mix)choose(value, mixes, 4);
+        o->mix = (enum nat_mix)choose(value, mixes, 5);
         break;
     case 'a':
         o->cache = value;

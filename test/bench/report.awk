@@ -133,6 +133,11 @@ END {
         "≤ 1.2× that of 10")
     row(sessions " live sessions, CPU per call, µs (Erlang: a fifth)", "", median("live_" sessions / 5, "erlang", "cpu_us"), \
         median("live_" sessions, "cnode", "cpu_us"), -1, few == "" ? "" : 1.2 * few, "≤ 1.2× that of 10")
+    plain("lookups of 50 ms, 1 in flight, p99, µs", "lookups_1", "p99_us", -1, 75000, "≤ 75,000")
+    plain("lookups of 50 ms, 64 in flight, requests/s", "lookups_64", "per_second", 1, 1000, "≥ 1,000")
+    plain("lookups of 50 ms, 64 in flight, p99, µs", "lookups_64", "p99_us", -1, 75000, "≤ 75,000")
+    plain("lookups of 50 ms, 4096 in flight, requests/s", "lookups_4096", "per_second", 1, 40000, "≥ 40,000")
+    plain("lookups of 50 ms, 4096 in flight, p99, µs", "lookups_4096", "p99_us", -1, 75000, "≤ 75,000")
     before = median("churn_shared", "cnode", "rss_before_bytes")
     plain("resident before any session, bytes", "churn_shared", "rss_before_bytes", -1, "", "")
     plain(sessions " sessions came, bytes", "churn_shared", "rss_full_bytes", -1, "", "")
