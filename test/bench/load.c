@@ -38,7 +38,7 @@ struct options {
     enum call_form form;
 };
 
-struct client clients[CLIENTS_MAX];
+static struct client clients[CLIENTS_MAX];
 
 /* --- output --- */
 
