@@ -42,7 +42,8 @@ CHECK_LIBS = $(call pkg_config,--libs check)
 
 SOURCES := $(wildcard c_src/*.c c_src/*/*.c)
 LIB_SOURCES := $(filter-out c_src/main.c,$(SOURCES))
-TESTS := $(wildcard test/unit/*.c)
+NAT_MODEL := $(addprefix test/nat_lab/,nat_matrix.c nat_model.c nat_sim.c)
+TESTS := $(wildcard test/unit/*.c) $(NAT_MODEL)
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
 # V=1 shows whole commands instead of short lines.
@@ -66,21 +67,32 @@ run: all
 # With VALGRIND=1 both programs are started through a script, as test/run takes names and no command lines.
 TEST_PREFIX := $(CURDIR)/$(if $(VALGRIND),$(BUILD)/valgrind/)
 TEST_PROGRAMS := $(PROGRAM) $(BUILD)/unit
+LAB_PROGRAMS := $(BUILD)/hub $(BUILD)/model_table
 
 test:
 	$(SETUP) test $(if $(VALGRIND),valgrind)
 	@+$(SUBMAKE) test-programs
 	@CNODE=$(TEST_PREFIX)$(PROGRAM) UNIT=$(TEST_PREFIX)$(BUILD)/unit BUILD=$(BUILD) \
-	    CNODE_ASAN=$(CURDIR)/$(ASAN_BUILD)/macula_nat_cnode test/run $(SUITES)
+	    FUZZ=$(FUZZ_BUILD) CNODE_ASAN=$(CURDIR)/$(ASAN_BUILD)/macula_nat_cnode test/run $(SUITES)
 
-test-programs: $(TEST_PROGRAMS) $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
+test-programs: $(TEST_PROGRAMS) $(LAB_PROGRAMS) $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
 	@+$(SUBMAKE) program SANITIZE=$(ASAN_SANITIZE) BUILD=$(ASAN_BUILD)
+	@+$(if $(HAS_LIBFUZZER),$(FUZZ_MAKE) fuzz-programs)
 
 $(BUILD)/valgrind/%: Makefile
 	@mkdir -p $(@D)
 	@printf '#!/bin/sh\nexec valgrind -q --error-exitcode=99 --leak-check=full "%s" "$$@"\n' \
 	    "$(CURDIR)/$*" >$@
 	@chmod +x $@
+
+# All pairs of the NAT lab; root and nftables are needed. The picture is part of the README.
+nat-lab:
+	$(SETUP) test
+	@+$(SUBMAKE) program $(LAB_PROGRAMS)
+	@$(BUILD)/model_table
+	@echo
+	@CNODE=$(CURDIR)/$(PROGRAM) BUILD=$(BUILD) PICTURE=$(CURDIR)/doc/nat_lab.svg test/nat_lab/run all; \
+	    status=$$?; [ $$status -eq 77 ] || exit $$status
 
 unit: $(BUILD)/unit
 	$(BUILD)/unit
@@ -107,10 +119,62 @@ $(BUILD)/unit: $(call objects,$(LIB_SOURCES) $(TESTS))
 	$(call say,LD $@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CHECK_LIBS)
 
+$(BUILD)/hub: $(call objects,test/nat_lab/hub.c)
+	$(call say,LD $@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
+$(BUILD)/model_table: $(call objects,$(wildcard c_src/nat/*.c) $(NAT_MODEL) test/nat_lab/model_table.c)
+	$(call say,LD $@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
 $(BUILD)/%.o: %.c
 	$(call say,CC $<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# One libFuzzer program for each parser, in a build of its own with clang; see test/fuzz/fuzz.h.
+FUZZ_BUILD := build/fuzz
+FUZZ_SECONDS ?= 60
+FUZZERS := $(patsubst test/fuzz/%.c,%,$(wildcard test/fuzz/fuzz_*.c))
+HAS_LIBFUZZER = $(shell echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | \
+    clang -fsanitize=fuzzer -x c -o /dev/null - >/dev/null 2>&1 && echo yes)
+FUZZ_MAKE = $(SUBMAKE) CC=clang SANITIZE=fuzzer-no-link,address,undefined BUILD=$(FUZZ_BUILD)
+
+fuzz:
+	$(SETUP) test
+	@+$(FUZZ_MAKE) fuzz-programs
+	@+$(MAKE) --no-print-directory $(addprefix run-,$(FUZZERS))
+
+# What is found lies in build/fuzz: give the file to the program as its argument to see it again.
+run-fuzz_%:
+	@mkdir -p $(FUZZ_BUILD)/corpus/$*
+	$(FUZZ_BUILD)/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -dict=test/fuzz/tags.dict -max_len=65536 -timeout=10 \
+	    -print_final_stats=1 -artifact_prefix=$(FUZZ_BUILD)/$*- $(FUZZ_BUILD)/corpus/$* test/fuzz/corpus/$*
+
+.SECONDARY: $(patsubst %.c,$(BUILD)/%.o,$(wildcard test/fuzz/*.c))
+fuzz-programs: $(addprefix $(BUILD)/,$(FUZZERS))
+	@:
+
+$(BUILD)/libcnode.a: $(call objects,$(LIB_SOURCES))
+	$(call say,AR $@)
+	@mkdir -p $(@D)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(BUILD)/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/fuzz.o $(BUILD)/libcnode.a
+	$(call say,LD $@)
+	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# Makes the corpora anew: real traffic, of which only the files are kept that reach something new.
+fuzz-corpus: program
+	@+$(FUZZ_MAKE) fuzz-programs
+	@rm -rf $(FUZZ_BUILD)/traffic test/fuzz/corpus
+	@mkdir -p $(FUZZ_BUILD)/erlang
+	$(Q)erlc -o $(FUZZ_BUILD)/erlang test/erlang/*.erl test/fuzz/corpus.erl
+	$(Q)erl -noinput -boot no_dot_erlang -hidden -name corpus@127.0.0.1 -kernel logger_level none \
+	    -pa $(FUZZ_BUILD)/erlang -run corpus main $(FUZZ_BUILD)/traffic
+	$(Q)for name in $(patsubst fuzz_%,%,$(FUZZERS)); do \
+	    mkdir -p test/fuzz/corpus/$$name && $(FUZZ_BUILD)/fuzz_$$name -merge=1 -max_len=65536 \
+	        test/fuzz/corpus/$$name $(FUZZ_BUILD)/traffic/$$name || exit 1; done
 
 # Checks of the sources. Each is a target of its own, so that they run side by side.
 LINT := build/lint
@@ -211,7 +275,9 @@ help:
 	@echo "make            build priv/macula_nat_cnode (what is missing is installed first)"
 	@echo "make run        build it and run the node; ARGS='--sname other' are its arguments"
 	@echo "make test       all tests; SUITES='unit life' runs only these, VALGRIND=1 runs them under valgrind"
+	@echo "make nat-lab    peers behind real NATs in network namespaces, all pairs, with a picture in doc/ (needs root)"
 	@echo "make unit       the unit tests alone, without set-up"
+	@echo "make fuzz       every parser for FUZZ_SECONDS (60) seconds with libFuzzer"
 	@echo "make lint       formatting, static analysis, warnings of gcc and clang"
 	@echo "make bench      measures speed and memory beside other servers; BENCH_ROUNDS=1 BENCH_SECONDS=1 is quick"
 	@echo "make install    to DESTDIR and PREFIX (default /usr/local)"
@@ -219,6 +285,7 @@ help:
 	@echo "Variables: CC=clang, SANITIZE=address,undefined, CFLAGS, BUILD, JOBS, V=1 (whole commands),"
 	@echo "CI=true (warnings are errors), ERL_INTERFACE (folder of ei, where it is not found)."
 
-.PHONY: all program run test test-programs unit unit-program bench lint $(LINTS) install clean help
+.PHONY: all program run test test-programs nat-lab unit unit-program fuzz fuzz-programs fuzz-corpus bench lint $(LINTS) \
+    install clean help
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -216,7 +216,7 @@ static struct coordinator_options coordinator_settings(const struct options *o)
     };
 
     nat_config_init(&settings.nat);
-    settings.nat.rules = o->rules_v0_14_3 ? NAT_RULES_V0_14_3 : NAT_RULES_DOCUMENTED;
+    settings.nat.rules = o->rules;
     settings.nat.max_punch_attempts = o->max_punch_attempts;
     settings.nat.punch_timeout_ms = o->punch_timeout_ms;
     settings.nat.coordination_delay_ms = o->coordination_delay_ms;

@@ -117,11 +117,16 @@ enum nat_strategy {
     NAT_RELAY,
 };
 
-/* DOCUMENTED is what macula's documentation promises; V0_14_3 is what that version of the code
- * answered. */
+/*
+ * DOCUMENTED is what macula's documentation promises; V0_14_3 is what that version of the code
+ * answered. FEASIBLE asks what the policies of both peers let through: it punches wherever a punch
+ * can be expected to work, given what the coordinator can tell the peers, and relays where none
+ * can.
+ */
 enum nat_rules {
     NAT_RULES_DOCUMENTED,
     NAT_RULES_V0_14_3,
+    NAT_RULES_FEASIBLE,
 };
 
 /* How `initiator` should connect to `target`. Either profile, or both, may be NULL: unknown. */
@@ -142,6 +147,20 @@ enum nat_strategy nat_strategy_after_direct(enum nat_rules rules,
  * try them: 1 to NAT_PORTS_MAX of 1..65535, none twice. Returns how many.
  */
 size_t nat_ports_predict(const struct nat_profile *profile, uint16_t ports[NAT_PORTS_MAX]);
+
+/*
+ * The same for a later attempt (0: the first, as nat_ports_predict), of a peer that `other` tries
+ * to reach: what the earlier attempts have used up is taken into account. The first is the
+ * likeliest.
+ */
+size_t nat_ports_plan(const struct nat_profile *profile, const struct nat_profile *other,
+                      uint32_t attempt, uint16_t ports[NAT_PORTS_MAX]);
+
+/*
+ * The local port that the peer with this profile should open and fire from in an attempt, for the
+ * other peer is told to expect it there; 0: the one that its known port was learned with.
+ */
+uint16_t nat_ports_local(const struct nat_profile *profile, uint32_t attempt);
 
 /*
  * The peer's address: the IP of its reflexive address, else the host of its endpoint, else nothing
@@ -169,6 +188,7 @@ struct nat_now {
 #define NAT_ID_MAX     1024u /* longest id of a peer or a session, bytes */
 #define NAT_RANDOM_LEN 16u   /* random bytes that make a session id */
 #define NAT_SWEEP_MS   30000u
+#define NAT_STAGGER_MS 250u /* by which one peer fires first where they take turns */
 
 struct nat_config {
     enum nat_rules rules;
@@ -340,7 +360,9 @@ struct nat_action {
     struct nat_bytes peer_host; /* empty: not known from the profile */
     uint16_t peer_ports[NAT_PORTS_MAX];
     size_t port_count;
-    int64_t punch_time; /* unix milliseconds */
+    uint16_t local_port; /* that the recipient should fire from; 0: no other than before */
+    int64_t
+        punch_time; /* unix milliseconds; in later attempts one peer may be told to fire first */
 };
 
 /* Takes the next action out of the queue; false if there is none. What it shows lives until the

@@ -16,6 +16,19 @@
  *        +-------------------+-- none left: failed            completed <-----+
  */
 
+/*
+ * Who fires later than punch_time, and by how much. Where a packet that comes too early spoils the
+ * port it comes to, on a NAT that takes it for its own, the peer behind such a NAT must fire first
+ * unless both fire within the time that a packet takes. So both fire at once in the first attempts,
+ * and take turns in those that follow when even fresh ports have not helped.
+ */
+static uint32_t fires_later(enum nat_role role, uint32_t attempt)
+{
+    enum nat_role later = attempt % 4 == 2 ? NAT_TARGET : NAT_INITIATOR;
+
+    return attempt % 4 >= 2 && role == later ? NAT_STAGGER_MS : 0;
+}
+
 /* The way to the first or the next attempt. A lead that adapts to the peers would be chosen here.
  */
 void nat_machine_coordinate(struct nat_coordinator *c, struct nat_now now,
@@ -34,8 +47,10 @@ void nat_machine_coordinate(struct nat_coordinator *c, struct nat_now now,
     session->strategy = NAT_HOLE_PUNCH;
     nat_session_set_state(c, session, NAT_COORDINATING);
     nat_heap_push(&c->timers[NAT_TIMER_PUNCH], now.monotonic_ms + lead, session);
-    nat_queue_coordinate(c, session, NAT_INITIATOR, punch_time);
-    nat_queue_coordinate(c, session, NAT_TARGET, punch_time);
+    nat_queue_coordinate(c, session, NAT_INITIATOR,
+                         punch_time + fires_later(NAT_INITIATOR, session->attempts));
+    nat_queue_coordinate(c, session, NAT_TARGET,
+                         punch_time + fires_later(NAT_TARGET, session->attempts));
     c->counters.attempts++;
 }
 

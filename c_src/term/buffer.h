@@ -50,14 +50,15 @@ static inline size_t buffer_size(const struct buffer *b)
     return b->end - b->start;
 }
 
+/* NULL if the buffer has no memory yet: C does not even let nothing be added to NULL. */
 static inline uint8_t *buffer_data(const struct buffer *b)
 {
-    return b->data + b->start;
+    return b->data ? b->data + b->start : NULL;
 }
 
 static inline struct slice buffer_slice(const struct buffer *b)
 {
-    return (struct slice){b->data + b->start, b->end - b->start};
+    return (struct slice){buffer_data(b), buffer_size(b)};
 }
 
 /* A copy of the slice in memory of its own (free() it), or NULL. */

@@ -14,11 +14,13 @@
     X(log) \
     X(nat_coordinator) \
     X(nat_heap) \
+    X(nat_lab) \
     X(nat_profile) \
     X(nat_session) \
     X(nat_soak) \
     X(nat_strategy) \
-    X(options)
+    X(options) \
+    X(watcher)
 /* clang-format on */
 
 #endif
