@@ -76,6 +76,11 @@ function plain(title, bench, key, sense, limit, wanted) {
     row(title, median(bench, "ei", key), median(bench, "erlang", key), median(bench, "cnode", key), sense, limit, wanted)
 }
 
+function per_core(server,    cpu) {
+    cpu = median("calls_256", server, "cpu_us")
+    return cpu == "" || cpu == 0 ? "" : 1000000 / cpu
+}
+
 function percentiles(title, bench) {
     plain(title ", p50, µs", bench, "p50_us", -1, "", "")
     plain(title ", p99, µs", bench, "p99_us", -1, "", "")
@@ -106,6 +111,8 @@ END {
     row("… as multiple of the ei tutorial's", "", "", ei == "" ? "" : node / ei, 1, 2, "≥ 2")
     row("… as multiple of Erlang's", "", "", erlang == "" ? "" : node / erlang, 1, 25, "≥ 25")
     plain("server CPU per call, µs", "calls_256", "cpu_us", -1, 2, "≤ 2")
+    row("calls per second that this allows on a whole core", per_core("ei"), per_core("erlang"), per_core("cnode"), 1, \
+        "", "")
     plain("share of a core that the server used", "calls_256", "busy", 1, "", "")
     percentiles("256 in flight", "calls_256")
     p50 = median("calls_1", "ei", "p50_us")
