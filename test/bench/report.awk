@@ -103,7 +103,7 @@ function percentiles(title, bench) {
 END {
     ei = median("calls_256", "ei", "per_second")
     erlang = median("calls_256", "erlang", "per_second")
-    printf "| %s | ei        | Erlang    | this node | node/ei  | node/Erl | %s |\n", pad("figure (median of the rounds)", 56), \
+    printf "| %s | ei        | Erlang    | this node | node/ei  | node/Erl | %s | reached? |\n", pad("figure (median of the rounds)", 56), \
         pad("wanted", 18)
     print "|---|---|---|---|---|---|---|---|"
     plain("request_connection/s, 256 in flight", "calls_256", "per_second", 1, 400000, "≥ 400,000")
