@@ -20,7 +20,7 @@
 -define(AT_ONCE, 8).
 -define(PEERS, 60).    % that are asked for
 -define(ROOM_KB, 16384).        % that the allocator may keep of what has been freed
--define(SESSION_KB, 4).         % a session with two profiles, until it is swept
+-define(SESSION_KB, 1).         % a session with two profiles, until it is swept
 
 %% A slot is a name that a macula node may have: not running, running, or stopped.
 -record(slot, {name, state = down, peer, os_pid}).
@@ -79,14 +79,12 @@ await_rest([Peer | _] = Plain, N) ->
 
 check_rest({Descriptors, Memory}, [Peer | _], N, Handle, IsSanitized) ->
     cnode:await(fun() -> cnode:descriptors(Handle) =< Descriptors end),
-    #{sessions := #{pending := Pending, ended := Ended}, counters := Counters, lookups := Lookups} =
+    #{sessions := #{pending := Pending, ended := Ended}, counters := Counters} =
         cnode:on(Peer, fun() -> sys:get_state(?AT(N)) end),
-    io:format(user, "chaos: ~0p~nchaos: ~0p~n", [maps:filter(fun(_, V) -> V > 0 end, Counters), Lookups]),
     ?assertMatch(#{overloaded := 0}, Counters),
     %% The sanitizer keeps freed memory on purpose.
     Grown = cnode:memory(Handle) - Memory,
     Allowed = ?ROOM_KB + ?SESSION_KB * (Pending + Ended),
-    io:format(user, "chaos: grown by ~b kB, ~b sessions kept~n", [Grown, Pending + Ended]),
     IsSanitized orelse ?assertEqual({Grown, Allowed}, {min(Grown, Allowed), Allowed}).
 
 %%%-------------------------------------------------------------------
