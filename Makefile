@@ -42,7 +42,8 @@ CHECK_LIBS = $(call pkg_config,--libs check)
 
 SOURCES := $(wildcard c_src/*.c c_src/*/*.c)
 LIB_SOURCES := $(filter-out c_src/main.c,$(SOURCES))
-TESTS := $(wildcard test/unit/*.c)
+NAT_MODEL := $(addprefix test/nat_lab/,nat_matrix.c nat_model.c nat_sim.c)
+TESTS := $(wildcard test/unit/*.c) $(NAT_MODEL)
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
 # V=1 shows whole commands instead of short lines.
@@ -66,6 +67,7 @@ run: all
 # With VALGRIND=1 both programs are started through a script, as test/run takes names and no command lines.
 TEST_PREFIX := $(CURDIR)/$(if $(VALGRIND),$(BUILD)/valgrind/)
 TEST_PROGRAMS := $(PROGRAM) $(BUILD)/unit
+LAB_PROGRAMS := $(BUILD)/hub $(BUILD)/model_table
 
 test:
 	$(SETUP) test $(if $(VALGRIND),valgrind)
@@ -73,7 +75,7 @@ test:
 	@CNODE=$(TEST_PREFIX)$(PROGRAM) UNIT=$(TEST_PREFIX)$(BUILD)/unit BUILD=$(BUILD) \
 	    FUZZ=$(FUZZ_BUILD) CNODE_ASAN=$(CURDIR)/$(ASAN_BUILD)/macula_nat_cnode test/run $(SUITES)
 
-test-programs: $(TEST_PROGRAMS) $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
+test-programs: $(TEST_PROGRAMS) $(LAB_PROGRAMS) $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
 	@+$(SUBMAKE) program SANITIZE=$(ASAN_SANITIZE) BUILD=$(ASAN_BUILD)
 	@+$(if $(HAS_LIBFUZZER),$(FUZZ_MAKE) fuzz-programs)
 
@@ -82,6 +84,15 @@ $(BUILD)/valgrind/%: Makefile
 	@printf '#!/bin/sh\nexec valgrind -q --error-exitcode=99 --leak-check=full "%s" "$$@"\n' \
 	    "$(CURDIR)/$*" >$@
 	@chmod +x $@
+
+# All pairs of the NAT lab; root and nftables are needed. The picture is part of the README.
+nat-lab:
+	$(SETUP) test
+	@+$(SUBMAKE) program $(LAB_PROGRAMS)
+	@$(BUILD)/model_table
+	@echo
+	@CNODE=$(CURDIR)/$(PROGRAM) BUILD=$(BUILD) PICTURE=$(CURDIR)/doc/nat_lab.svg test/nat_lab/run all; \
+	    status=$$?; [ $$status -eq 77 ] || exit $$status
 
 unit: $(BUILD)/unit
 	$(BUILD)/unit
@@ -107,6 +118,14 @@ $(PROGRAM): $(call objects,$(SOURCES))
 $(BUILD)/unit: $(call objects,$(LIB_SOURCES) $(TESTS))
 	$(call say,LD $@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CHECK_LIBS)
+
+$(BUILD)/hub: $(call objects,test/nat_lab/hub.c)
+	$(call say,LD $@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
+$(BUILD)/model_table: $(call objects,$(wildcard c_src/nat/*.c) $(NAT_MODEL) test/nat_lab/model_table.c)
+	$(call say,LD $@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
 
 $(BUILD)/%.o: %.c
 	$(call say,CC $<)
@@ -156,6 +175,17 @@ fuzz-corpus: program
 	$(Q)for name in $(patsubst fuzz_%,%,$(FUZZERS)); do \
 	    mkdir -p test/fuzz/corpus/$$name && $(FUZZ_BUILD)/fuzz_$$name -merge=1 -max_len=65536 \
 	        test/fuzz/corpus/$$name $(FUZZ_BUILD)/traffic/$$name || exit 1; done
+# Calls through the Erlang module beside calls to Erlang servers: JSON lines. BENCH_ARGS are milliseconds of a round
+# and rounds.
+BENCH_ARGS ?= 200 5
+BENCH_APP := build/bench/macula_nat_cnode
+
+bench-app: program
+	@mkdir -p $(BENCH_APP)/ebin $(BENCH_APP)/priv
+	@cp $(PROGRAM) $(BENCH_APP)/priv
+	@erlc -Werror -o $(BENCH_APP)/ebin src/*.erl test/bench/app_bench.erl
+	@erl -noinput -boot no_dot_erlang -name app_bench_$$$$@127.0.0.1 -kernel logger_level error \
+	    -pa $(BENCH_APP)/ebin -run app_bench main $(BENCH_ARGS)
 
 # Checks of the sources. Each is a target of its own, so that they run side by side.
 LINT := build/lint
@@ -204,7 +234,7 @@ PLT := $(LINT)/otp.plt
 $(PLT):
 	$(call say,DIALYZER of OTP)
 	@mkdir -p $(@D)
-	$(Q)dialyzer --quiet --build_plt --output_plt $@ --apps erts kernel stdlib
+	$(Q)dialyzer --quiet --build_plt --output_plt $@ --apps erts kernel stdlib crypto
 
 # Calls to functions that are not there or are deprecated.
 XREF := case [F || {Kind, F} <- xref:d("$(LINT)/ebin"), Kind =/= unused, F =/= []] of \
@@ -219,6 +249,32 @@ lint-erlang: $(PLT)
 	$(call say,XREF)
 	$(Q)erl -noshell -eval '$(XREF)'
 
+# Benchmarks. nat.c is one of the library alone, the others are the load and what the node is compared with.
+BENCH := $(BUILD)/bench
+LOAD_SOURCES := $(addprefix test/bench/,callers.c client.c histogram.c load.c messages.c punches.c usage.c) \
+    $(wildcard c_src/term/*.c) $(addprefix c_src/dist/,control.c epmd_wire.c handshake.c node_name.c)
+BENCH_PROGRAMS := $(BENCH)/load $(BENCH)/ei_tutorial $(BENCH)/bench_server.beam
+
+bench:
+	$(SETUP) build
+	@+$(SUBMAKE) program $(BENCH_PROGRAMS)
+	@CNODE=$(CURDIR)/$(PROGRAM) BENCH_BIN=$(CURDIR)/$(BENCH) test/bench/run
+
+$(BENCH)/load: $(call objects,$(LOAD_SOURCES))
+	$(call say,LD $@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BENCH)/ei_tutorial: $(call objects,test/bench/ei_tutorial.c)
+	$(call say,LD $@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BENCH)/%.beam: test/bench/%.erl
+	$(call say,ERLC $<)
+	@mkdir -p $(@D)
+	$(Q)erlc -Werror +debug_info -o $(@D) $<
+
 install: program
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/macula_nat_cnode
@@ -230,14 +286,18 @@ help:
 	@echo "make            build priv/macula_nat_cnode (what is missing is installed first)"
 	@echo "make run        build it and run the node; ARGS='--sname other' are its arguments"
 	@echo "make test       all tests; SUITES='unit life' runs only these, VALGRIND=1 runs them under valgrind"
+	@echo "make nat-lab    peers behind real NATs in network namespaces, all pairs, with a picture in doc/ (needs root)"
 	@echo "make unit       the unit tests alone, without set-up"
 	@echo "make fuzz       every parser for FUZZ_SECONDS (60) seconds with libFuzzer"
+	@echo "make bench-app  calls through the Erlang module beside calls to Erlang servers"
 	@echo "make lint       formatting, static analysis, warnings of gcc and clang"
+	@echo "make bench      measures speed and memory beside other servers; BENCH_ROUNDS=1 BENCH_SECONDS=1 is quick"
 	@echo "make install    to DESTDIR and PREFIX (default /usr/local)"
 	@echo "make clean      remove all that was built"
 	@echo "Variables: CC=clang, SANITIZE=address,undefined, CFLAGS, BUILD, JOBS, V=1 (whole commands),"
 	@echo "CI=true (warnings are errors), ERL_INTERFACE (folder of ei, where it is not found)."
 
-.PHONY: all program run test test-programs unit unit-program fuzz fuzz-programs fuzz-corpus lint $(LINTS) install clean help
+.PHONY: all program run test test-programs nat-lab unit unit-program fuzz fuzz-programs fuzz-corpus bench bench-app lint \
+    $(LINTS) install clean help
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

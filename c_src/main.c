@@ -11,6 +11,7 @@
 #include "options.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <openssl/crypto.h>
 #include <signal.h>
 #include <stdio.h>
@@ -28,8 +29,13 @@ struct program {
     struct rpc rpc;
     uv_signal_t signals[2];
     uv_timer_t minute;
-    uv_pipe_t input;
-    bool has_input;
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_pipe_t pipe;
+        uv_tty_t tty;
+        uv_timer_t timer;
+    } input;
     bool is_stopping;
     int status;
 };
@@ -48,8 +54,8 @@ static void program_stop(struct program *p, int status)
     uv_close((uv_handle_t *)&p->minute, NULL);
     for (int i = 0; i < 2; i++)
         uv_close((uv_handle_t *)&p->signals[i], NULL);
-    if (p->has_input)
-        uv_close((uv_handle_t *)&p->input, NULL);
+    if (p->input.handle.type != UV_UNKNOWN_HANDLE)
+        uv_close(&p->input.handle, NULL);
     node_stop(&p->node);
 }
 
@@ -72,7 +78,8 @@ static void on_up(void *ctx, struct connection *c)
 {
     struct program *p = ctx;
 
-    coordinator_take_up(&p->coordinator, c);
+    if (!p->is_stopping)
+        coordinator_take_up(&p->coordinator, c);
 }
 
 static void on_down(void *ctx, struct connection *c)
@@ -130,6 +137,18 @@ static void on_minute(uv_timer_t *timer)
     struct program *p = timer->data;
 
     nat_cache_sweep(&p->cache);
+    /* What a busy hour has needed goes back to the system. */
+    malloc_trim(0);
+}
+
+/* --- standard input, where its end is to be ours --- */
+
+static void input_ended(struct program *p)
+{
+    if (p->is_stopping)
+        return;
+    log_event(LOG_NOTICE, "stop", NULL, "ended by the end of standard input");
+    program_stop(p, EXIT_SUCCESS);
 }
 
 static void on_input_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
@@ -145,25 +164,34 @@ static void on_input(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
 {
     (void)buf;
 
-    if (nread < 0) {
-        log_event(LOG_NOTICE, "stop", NULL, "ended by the end of standard input");
-        program_stop(stream->data, EXIT_SUCCESS);
-    }
+    if (nread < 0)
+        input_ended(stream->data);
 }
 
 /* --- start --- */
 
+static void on_file_end(uv_timer_t *timer)
+{
+    input_ended(timer->data);
+}
+
+/* A file, /dev/null too, is never written to by whoever started us: it has ended from the start. */
 static int watch_input(struct program *p)
 {
-    int error = uv_pipe_init(&p->loop, &p->input, 0);
+    uv_handle_type type = uv_guess_handle(0);
 
-    if (error)
-        return error;
-    p->has_input = true;
-    p->input.data = p;
-    if ((error = uv_pipe_open(&p->input, 0)) != 0)
-        return error;
-    return uv_read_start((uv_stream_t *)&p->input, on_input_alloc, on_input);
+    if (type == UV_FILE || type == UV_UNKNOWN_HANDLE) {
+        uv_timer_init(&p->loop, &p->input.timer);
+        p->input.timer.data = p;
+        return uv_timer_start(&p->input.timer, on_file_end, 0, 0);
+    }
+    if (type == UV_TTY)
+        uv_tty_init(&p->loop, &p->input.tty, 0, 1);
+    else
+        uv_pipe_init(&p->loop, &p->input.pipe, 0);
+    p->input.handle.data = p;
+    int error = type == UV_TTY ? 0 : uv_pipe_open(&p->input.pipe, 0);
+    return error ? error : uv_read_start(&p->input.stream, on_input_alloc, on_input);
 }
 
 static void watch_signals(struct program *p)
@@ -188,7 +216,7 @@ static struct coordinator_options coordinator_settings(const struct options *o)
     };
 
     nat_config_init(&settings.nat);
-    settings.nat.rules = o->rules_v0_14_3 ? NAT_RULES_V0_14_3 : NAT_RULES_DOCUMENTED;
+    settings.nat.rules = o->rules;
     settings.nat.max_punch_attempts = o->max_punch_attempts;
     settings.nat.punch_timeout_ms = o->punch_timeout_ms;
     settings.nat.coordination_delay_ms = o->coordination_delay_ms;
@@ -245,6 +273,10 @@ static int run(struct program *p, char cookie[static COOKIE_SIZE])
 
     if (error == 0)
         error = init_node(p, cookie);
+    if (error == -EINVAL) {
+        log_event(LOG_ERR, "start", NULL, "ERL_EPMD_PORT is not a port");
+        return EX_UNAVAILABLE;
+    }
     if (error == 0)
         error = start_processes(p);
     if (error) {
@@ -254,7 +286,8 @@ static int run(struct program *p, char cookie[static COOKIE_SIZE])
     watch_signals(p);
     error = node_start(&p->node);
     if (error) {
-        log_eventf(LOG_ERR, "start", NULL, "cannot listen: %s", uv_strerror(error));
+        log_eventf(LOG_ERR, "start", NULL, "cannot listen at port %u: %s", p->options.port,
+                   uv_strerror(error));
         program_stop(p, EX_UNAVAILABLE);
     } else if (p->options.exit_on_stdin_eof && (error = watch_input(p)) != 0) {
         log_eventf(LOG_ERR, "start", NULL, "cannot read standard input: %s", uv_strerror(error));
@@ -288,6 +321,8 @@ int main(int argc, char **argv)
         return EX_USAGE;
     }
     log_init(program.options.log_level);
+    /* Large buffers are mapped, so that they go back to the system as soon as they are freed. */
+    mallopt(M_MMAP_THRESHOLD, 256 << 10);
     int status = EX_NOPERM;
     if (cookie_load(cookie, program.options.cookie_file, error, sizeof error) == 0)
         status = run(&program, cookie);

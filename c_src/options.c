@@ -116,8 +116,13 @@ static int take_number(struct parse *p, const struct row *row, const char *value
 
 static int take_rules(struct parse *p, const struct row *row, const char *value)
 {
-    p->o->rules_v0_14_3 = strcmp(value, "v0_14_3") == 0;
-    if (!p->o->rules_v0_14_3 && strcmp(value, "documented") != 0)
+    if (strcmp(value, "documented") == 0)
+        p->o->rules = NAT_RULES_DOCUMENTED;
+    else if (strcmp(value, "v0_14_3") == 0)
+        p->o->rules = NAT_RULES_V0_14_3;
+    else if (strcmp(value, "feasible") == 0)
+        p->o->rules = NAT_RULES_FEASIBLE;
+    else
         return fail(p, "%s must be %s, not '%s'", row->name, row->argument, shown(value).text);
     return 0;
 }
@@ -179,7 +184,7 @@ static const struct row rows[] = {
      offsetof(struct options, session_ttl_s), 300, 1, 86400},
     {"--max-sessions", "N", take_number, "live sessions kept",
      offsetof(struct options, max_sessions), 1000000, 1, 10000000},
-    {"--strategy-rules", "documented|v0_14_3", take_rules,
+    {"--strategy-rules", "documented|v0_14_3|feasible", take_rules,
      "rules that choose the strategy (default documented)", 0, 0, 0, 0},
     {"--log-level", "LEVEL", take_log_level,
      "error, warning, notice, info or debug (default info)", 0, 0, 0, 0},

@@ -11,6 +11,8 @@
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
+#include "macula_nat.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,8 +49,8 @@ struct options {
     uint32_t profile_cache_ttl_ms; /* 0: no cache of its own */
     uint32_t session_ttl_s;
     uint32_t max_sessions;
-    bool rules_v0_14_3; /* --strategy-rules v0_14_3 */
-    int log_level;      /* LOG_ERR to LOG_DEBUG of syslog.h */
+    enum nat_rules rules;
+    int log_level; /* LOG_ERR to LOG_DEBUG of syslog.h */
     bool exit_on_stdin_eof;
 };
 

@@ -117,11 +117,16 @@ enum nat_strategy {
     NAT_RELAY,
 };
 
-/* DOCUMENTED is what macula's documentation promises; V0_14_3 is what that version of the code
- * answered. */
+/*
+ * DOCUMENTED is what macula's documentation promises; V0_14_3 is what that version of the code
+ * answered. FEASIBLE asks what the policies of both peers let through: it punches wherever a punch
+ * can be expected to work, given what the coordinator can tell the peers, and relays where none
+ * can.
+ */
 enum nat_rules {
     NAT_RULES_DOCUMENTED,
     NAT_RULES_V0_14_3,
+    NAT_RULES_FEASIBLE,
 };
 
 /* How `initiator` should connect to `target`. Either profile, or both, may be NULL: unknown. */
@@ -142,6 +147,20 @@ enum nat_strategy nat_strategy_after_direct(enum nat_rules rules,
  * try them: 1 to NAT_PORTS_MAX of 1..65535, none twice. Returns how many.
  */
 size_t nat_ports_predict(const struct nat_profile *profile, uint16_t ports[NAT_PORTS_MAX]);
+
+/*
+ * The same for a later attempt (0: the first, as nat_ports_predict), of a peer that `other` tries
+ * to reach: what the earlier attempts have used up is taken into account. The first is the
+ * likeliest.
+ */
+size_t nat_ports_plan(const struct nat_profile *profile, const struct nat_profile *other,
+                      uint32_t attempt, uint16_t ports[NAT_PORTS_MAX]);
+
+/*
+ * The local port that the peer with this profile should open and fire from in an attempt, for the
+ * other peer is told to expect it there; 0: the one that its known port was learned with.
+ */
+uint16_t nat_ports_local(const struct nat_profile *profile, uint32_t attempt);
 
 /*
  * The peer's address: the IP of its reflexive address, else the host of its endpoint, else nothing
@@ -169,6 +188,7 @@ struct nat_now {
 #define NAT_ID_MAX     1024u /* longest id of a peer or a session, bytes */
 #define NAT_RANDOM_LEN 16u   /* random bytes that make a session id */
 #define NAT_SWEEP_MS   30000u
+#define NAT_STAGGER_MS 250u /* by which one peer fires first where they take turns */
 
 struct nat_config {
     enum nat_rules rules;
@@ -267,15 +287,21 @@ enum nat_argument {
 enum nat_argument nat_request_check(const struct nat_request *request);
 
 /*
+ * Says which random bytes the next nat_request will bring. Changes nothing but its time: where the
+ * session will be in a large table is fetched from memory meanwhile.
+ */
+void nat_expect(const struct nat_coordinator *coordinator, const uint8_t random[NAT_RANDOM_LEN]);
+
+/*
  * Decides how the initiator should connect to the target, and opens a session (or joins the newest
- * hole punch that lives in the other direction). `session` gets what is to be answered: strategy
+ * hole punch that lives in the other direction). `view` gets what is to be answered: strategy
  * and session id as decided; its other fields are those of the session now. Errors, nothing
  * changed: -EINVAL (nat_request_check tells which); -ENETUNREACH if only a relay would do and
  * `allow_relay` is false; -ENOBUFS if the table is full and nothing may be evicted; -EEXIST if the
  * random bytes name a session that exists (draw again); -ENOMEM.
  */
 int nat_request(struct nat_coordinator *coordinator, struct nat_now now,
-                const struct nat_request *request, struct nat_session_view *session);
+                const struct nat_request *request, struct nat_session_view *view);
 
 /*
  * Starts coordination anew for a live session, or opens a new hole punch. `session_id` NULL: none
@@ -304,7 +330,7 @@ int nat_report(struct nat_coordinator *coordinator, struct nat_now now, struct n
 
 /* Shows a session, ended ones too until they are swept. Errors: -ENOENT. */
 int nat_session_find(struct nat_coordinator *coordinator, struct nat_bytes session_id,
-                     struct nat_session_view *session);
+                     struct nat_session_view *view);
 
 /* When nat_tick should be called next, on the monotonic clock; in the past if work is left,
  * UINT64_MAX for never. */
@@ -334,7 +360,9 @@ struct nat_action {
     struct nat_bytes peer_host; /* empty: not known from the profile */
     uint16_t peer_ports[NAT_PORTS_MAX];
     size_t port_count;
-    int64_t punch_time; /* unix milliseconds */
+    uint16_t local_port; /* that the recipient should fire from; 0: no other than before */
+    int64_t
+        punch_time; /* unix milliseconds; in later attempts one peer may be told to fire first */
 };
 
 /* Takes the next action out of the queue; false if there is none. What it shows lives until the

@@ -22,7 +22,7 @@ static const struct {
 
 static bool read_end(struct cursor *c, struct control_end *end)
 {
-    return cursor_pid(c, &end->pid) || (cursor_atom(c, &end->name) && end->name.len > 0);
+    return cursor_pid(c, &end->pid) || cursor_atom(c, &end->name);
 }
 
 static bool read_mfa(struct cursor *c, struct control *control)
@@ -60,8 +60,7 @@ static int read_elements(struct cursor *c, struct control *k, bool *needs_messag
         break;
     case CONTROL_REG_SEND:
         *needs_message = true;
-        read = cursor_pid(c, &k->from.pid) && read_any(c) && cursor_atom(c, &k->to.name) &&
-               k->to.name.len > 0;
+        read = cursor_pid(c, &k->from.pid) && read_any(c) && cursor_atom(c, &k->to.name);
         break;
     case CONTROL_ALIAS_SEND:
         *needs_message = true;
@@ -176,7 +175,7 @@ static void put_cookie(struct buffer *b)
 
 static void put_name_or_pid(struct buffer *b, const struct control_end *end)
 {
-    if (end->name.len > 0)
+    if (control_end_is_name(end))
         term_put_atom_slice(b, end->name);
     else
         term_put_pid(b, &end->pid);

@@ -31,12 +31,16 @@ enum control_op {
     CONTROL_UNLINK_ID_ACK = 36,
 };
 
-/* One end of a control message: a process by pid, or by registered name where `name` is not empty.
- */
+/* One end of a control message: a process by pid, or by registered name, which may be empty. */
 struct control_end {
     struct pid pid;
     struct slice name;
 };
+
+static inline bool control_end_is_name(const struct control_end *end)
+{
+    return end->name.data != NULL;
+}
 
 struct control {
     enum control_op op;

@@ -12,6 +12,7 @@
 #define START_MS         4000 /* for EPMD to be there and answer, before it was ever published */
 #define TAKEN_MS         2000 /* for the name's last owner to let go of it */
 #define RETRY_MS         100
+#define LAST_TRY_MS      500 /* that the last attempt has, too */
 #define BACK_OFF_MAX_MS  3200
 #define REPUBLISH_TRY_MS 4000
 
@@ -205,7 +206,7 @@ static void retry_on_timer(uv_timer_t *timer)
     if (epmd->was_published)
         publish_try(epmd, REPUBLISH_TRY_MS);
     else
-        publish_try(epmd, epmd->deadline > now ? epmd->deadline - now : 1);
+        publish_try(epmd, epmd->deadline > now + LAST_TRY_MS ? epmd->deadline - now : LAST_TRY_MS);
 }
 
 static void retry_after(struct epmd *epmd, uint64_t ms)
@@ -218,7 +219,7 @@ static void publish_not_yet(struct epmd *epmd, int status)
 {
     uint64_t now = uv_now(epmd->loop);
 
-    if (status == -EADDRINUSE) {
+    if (status == -EADDRINUSE || epmd->taken_since != 0) {
         if (epmd->taken_since == 0) {
             epmd->taken_since = now;
             epmd->deadline = now + TAKEN_MS;
@@ -226,7 +227,7 @@ static void publish_not_yet(struct epmd *epmd, int status)
         if (now < epmd->deadline)
             retry_after(epmd, RETRY_MS);
         else
-            report(epmd, EPMD_FAILED, status, "EPMD says that the name is taken");
+            report(epmd, EPMD_FAILED, -EADDRINUSE, "EPMD says that the name is taken");
         return;
     }
     if (status == -ECONNREFUSED && !epmd->daemon_started) {

@@ -101,7 +101,7 @@ static void on_second(uv_timer_t *timer)
 void node_connection_up(struct node *node, struct connection *c)
 {
     HASH_ADD_STR(node->by_name, name, c);
-    node_log(node, LOG_INFO, "connection", c->name, "connected to %s", c->name);
+    node_log(node, LOG_INFO, "connected", c->name, "connected to %s", c->name);
     connector_note_up(node->connectors, c->name);
     node->hooks.up(node->hooks.ctx, c);
 }
@@ -139,6 +139,7 @@ static void on_client(uv_stream_t *listener, int status)
 static void on_epmd_event(void *ctx, enum epmd_event event, int status, const char *text)
 {
     struct node *node = ctx;
+    char why[512];
     (void)status;
 
     switch (event) {
@@ -153,7 +154,8 @@ static void on_epmd_event(void *ctx, enum epmd_event event, int status, const ch
         node_log(node, LOG_NOTICE, "epmd", NULL, "%s", text);
         break;
     case EPMD_FAILED:
-        node->hooks.failed(node->hooks.ctx, text);
+        snprintf(why, sizeof why, "%s cannot be registered: %s", node->name, text);
+        node->hooks.failed(node->hooks.ctx, why);
         break;
     }
 }
@@ -194,17 +196,14 @@ static int open_listener(struct node *node)
 {
     struct sockaddr_storage address;
     int len = sizeof address;
-    int error = uv_tcp_init(node->loop, &node->listener);
+    int error;
 
-    if (error)
-        return error;
+    uv_tcp_init(node->loop, &node->listener);
     node->listener.data = node;
     if ((error = uv_tcp_bind(&node->listener, (struct sockaddr *)&node->listen, 0)) != 0 ||
         (error = uv_listen((uv_stream_t *)&node->listener, LISTEN_BACKLOG, on_client)) != 0 ||
-        (error = uv_tcp_getsockname(&node->listener, (struct sockaddr *)&address, &len)) != 0) {
-        uv_close((uv_handle_t *)&node->listener, NULL);
+        (error = uv_tcp_getsockname(&node->listener, (struct sockaddr *)&address, &len)) != 0)
         return error;
-    }
     node->port = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
                                                      : ((struct sockaddr_in *)&address)->sin_port);
     return 0;
@@ -212,10 +211,6 @@ static int open_listener(struct node *node)
 
 int node_start(struct node *node)
 {
-    int error = open_listener(node);
-
-    if (error)
-        return error;
     uv_prepare_init(node->loop, &node->end_of_turn);
     node->end_of_turn.data = node;
     uv_prepare_start(&node->end_of_turn, on_end_of_turn);
@@ -225,6 +220,9 @@ int node_start(struct node *node)
     uv_timer_init(node->loop, &node->goodbye);
     node->goodbye.data = node;
 
+    int error = open_listener(node);
+    if (error)
+        return error;
     char alive[NODE_NAME_MAX + 1];
     snprintf(alive, sizeof alive, "%.*s", (int)strcspn(node->name, "@"), node->name);
     return epmd_publish(&node->epmd, alive, (uint16_t)node->port);

@@ -107,7 +107,8 @@ struct process *process_find_name(struct node *node, struct slice name)
 
 static struct process *find_end(struct node *node, const struct control_end *end)
 {
-    return end->name.len > 0 ? process_find_name(node, end->name) : process_find(node, &end->pid);
+    return control_end_is_name(end) ? process_find_name(node, end->name)
+                                    : process_find(node, &end->pid);
 }
 
 /* --- monitors --- */
@@ -189,7 +190,7 @@ void process_take_monitor(struct connection *c, const struct control *k)
     struct buffer noproc;
 
     if (p) {
-        add_monitor(c, p, &k->from.pid, k->reference, k->to.name.len > 0);
+        add_monitor(c, p, &k->from.pid, k->reference, control_end_is_name(&k->to));
         return;
     }
     send_down(c, &k->to, &k->from.pid, k->reference, put_atom_term(&noproc, "noproc"));

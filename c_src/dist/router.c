@@ -35,7 +35,8 @@ static void take_spawn_request(struct connection *c, const struct control *k)
  * another. */
 static bool is_from_sender(const struct connection *c, const struct control *k)
 {
-    return k->from.name.len > 0 || k->from.pid.node.len == 0 || slice_is(k->from.pid.node, c->name);
+    return control_end_is_name(&k->from) || k->from.pid.node.len == 0 ||
+           slice_is(k->from.pid.node, c->name);
 }
 
 static void route(struct connection *c, const struct control *k)

@@ -121,11 +121,10 @@ static bool is_profile(struct cursor c)
 
 static bool has_ttl(struct cursor c)
 {
-    struct slice skipped;
+    struct slice id, profile;
     int64_t ttl;
 
-    return cursor_term(&c, &skipped) && cursor_term(&c, &skipped) && cursor_int(&c, &ttl) &&
-           ttl > 0;
+    return cursor_term(&c, &id) && cursor_term(&c, &profile) && cursor_int(&c, &ttl) && ttl > 0;
 }
 
 static void reply_function_clause(const struct caller *caller, const char *function,

@@ -368,25 +368,26 @@ bool lookup_profile(struct lookup *lookup, struct slice id, struct slice caller,
     return false;
 }
 
+static struct flight *first_unasked(const struct lookup *lookup)
+{
+    struct flight *f = lookup->flights;
+
+    while (f && (f->cache_asked || f->dht_asked))
+        f = f->hh.next;
+    return f;
+}
+
 void lookup_note_services(struct lookup *lookup)
 {
-    struct flight *f, *next;
-    bool again = true;
+    struct flight *f;
 
     if (!services_are_settled(lookup->services) &&
         services_count(lookup->services, SERVICE_CACHE) == 0)
         return;
-    /* What follows from an answer may end other flights: begin anew after each. */
-    while (again) {
-        again = false;
-        HASH_ITER (hh, lookup->flights, f, next) {
-            if (!f->cache_asked && !f->dht_asked) {
-                flight_advance(f);
-                again = true;
-                break;
-            }
-        }
-    }
+    /* What follows from an answer may end other flights: always the first of those that are left.
+     */
+    while ((f = first_unasked(lookup)) != NULL)
+        flight_advance(f);
 }
 
 size_t lookup_in_flight(const struct lookup *lookup)

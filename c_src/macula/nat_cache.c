@@ -10,6 +10,10 @@
 #include <time.h>
 #include <utlist.h>
 
+/* Every request looks here for two peers, and a chain is walked from one cache miss to the next. */
+#undef HASH_BKT_CAPACITY_THRESH
+#define HASH_BKT_CAPACITY_THRESH 5U
+
 struct nat_cache_entry {
     struct nat_profile *profile;
     uint64_t put_at; /* loop time, ms */

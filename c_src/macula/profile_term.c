@@ -48,8 +48,8 @@ static bool read_address(struct cursor *c, char text[static INET6_ADDRSTRLEN], u
         if (arity == 4) {
             bytes[i] = (uint8_t)value;
         } else {
-            bytes[2 * i] = (uint8_t)(value >> 8);
-            bytes[2 * i + 1] = (uint8_t)value;
+            bytes[2 * (size_t)i] = (uint8_t)(value >> 8);
+            bytes[2 * (size_t)i + 1] = (uint8_t)value;
         }
     }
     if (!inet_ntop(arity == 4 ? AF_INET : AF_INET6, bytes, text, INET6_ADDRSTRLEN))

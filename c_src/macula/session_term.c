@@ -69,9 +69,13 @@ void session_put(struct buffer *b, const struct nat_session_view *s)
         put_atom(b, "result", result_name(s->result));
 }
 
+/* The first message has exactly the documented keys. Those of a retry are more; old peers ignore
+ * them. */
 void coordinate_put(struct buffer *b, const struct nat_action *a)
 {
-    term_put_map(b, 6);
+    bool is_retry = a->session.attempts > 0;
+
+    term_put_map(b, 6 + is_retry + (a->local_port != 0));
     put_binary(b, "session_id", a->session.session_id);
     put_binary(b, "peer_id", a->peer_id);
     put_binary(b, "peer_host", a->peer_host);
@@ -83,4 +87,12 @@ void coordinate_put(struct buffer *b, const struct nat_action *a)
     term_put_atom(b, "punch_time");
     term_put_int(b, a->punch_time);
     put_atom(b, "role", a->role == NAT_INITIATOR ? "initiator" : "target");
+    if (is_retry) {
+        term_put_atom(b, "attempt");
+        term_put_int(b, a->session.attempts);
+    }
+    if (a->local_port != 0) {
+        term_put_atom(b, "local_port");
+        term_put_int(b, a->local_port);
+    }
 }

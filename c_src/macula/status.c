@@ -23,6 +23,11 @@ static void put_map(struct buffer *b, const char *key, const struct entry *entri
 
 static void put_options(struct coordinator *co, struct buffer *b)
 {
+    static const char *const rules[] = {
+        [NAT_RULES_DOCUMENTED] = "documented",
+        [NAT_RULES_V0_14_3] = "v0_14_3",
+        [NAT_RULES_FEASIBLE] = "feasible",
+    };
     const struct coordinator_options *o = &co->options;
     const struct entry numbers[] = {
         {"punch_timeout_ms", o->nat.punch_timeout_ms},
@@ -36,7 +41,7 @@ static void put_options(struct coordinator *co, struct buffer *b)
 
     put_map(b, "options", numbers, COUNT(numbers));
     term_put_atom(b, "strategy_rules");
-    term_put_atom(b, o->nat.rules == NAT_RULES_DOCUMENTED ? "documented" : "v0_14_3");
+    term_put_atom(b, rules[o->nat.rules]);
 }
 
 static void put_sessions(struct coordinator *co, struct buffer *b)

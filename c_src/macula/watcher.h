@@ -2,8 +2,8 @@
 /*
  * Processes that asked to be notified of sessions, as the tokens that the NAT library keeps for us.
  *
- * One process has one token however many sessions it watches, so that the library sees that it is the same. A token
- * lives until it was given back as often as it was taken.
+ * One process has one token however many sessions it watches, so that the library sees that it is
+ * the same. A token lives until it was given back as often as it was taken.
  */
 #ifndef MACULA_WATCHER_H
 #define MACULA_WATCHER_H

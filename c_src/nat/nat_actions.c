@@ -106,7 +106,7 @@ void nat_queue_free(struct nat_coordinator *c)
 
 static struct nat_bytes peer_id(const struct nat_session *session, enum nat_role role)
 {
-    const struct nat_peer *peer = nat_session_peer(session, role);
+    const struct nat_peer *peer = session->peers[role];
 
     return (struct nat_bytes){peer->id, peer->hh.keylen};
 }
@@ -121,7 +121,9 @@ static void show_coordinate(const struct nat_item *item, struct nat_action *acti
     action->recipient_profile = item->profiles[item->role];
     action->peer_id = peer_id(item->session, other);
     action->peer_host = nat_peer_host(item->profiles[other]);
-    action->port_count = nat_ports_predict(item->profiles[other], action->peer_ports);
+    action->port_count = nat_ports_plan(item->profiles[other], item->profiles[item->role],
+                                        item->attempts, action->peer_ports);
+    action->local_port = nat_ports_local(item->profiles[item->role], item->attempts);
     action->punch_time = (int64_t)item->value;
 }
 

@@ -91,7 +91,7 @@ enum nat_argument nat_request_check(const struct nat_request *request)
 static void evict(struct nat_coordinator *c)
 {
     while (nat_live_count(c) > c->config.max_sessions && c->pending != NULL) {
-        if (nat_session_prepare(c, c->pending) < 0)
+        if (nat_session_prepare(c, c->pending, false) < 0)
             return;
         nat_session_drop(c, c->pending);
         c->counters.evicted++;
@@ -101,7 +101,7 @@ static void evict(struct nat_coordinator *c)
 /* Opens a session with the strategy, and sends a hole punch on its way. */
 static int open_session(struct nat_coordinator *c, struct nat_now now,
                         const struct nat_request *request, const struct nat_bytes *id,
-                        struct nat_pair *pair, uint8_t first, enum nat_strategy strategy,
+                        struct nat_peer *const peers[2], enum nat_strategy strategy,
                         struct nat_session **out)
 {
     struct nat_session *session;
@@ -109,10 +109,10 @@ static int open_session(struct nat_coordinator *c, struct nat_now now,
 
     if (nat_live_count(c) >= c->config.max_sessions && c->pending == NULL)
         return -ENOBUFS;
-    status = nat_session_create(c, now, request, id, pair, first, &session);
+    status = nat_session_create(c, now, request, id, peers, &session);
     if (status < 0)
         return status;
-    status = nat_session_prepare(c, session);
+    status = nat_session_prepare(c, session, strategy == NAT_HOLE_PUNCH);
     if (status == 0)
         status = nat_session_watch(c, session, &request->options);
     if (status < 0) {
@@ -132,10 +132,28 @@ static int open_session(struct nat_coordinator *c, struct nat_now now,
     return 0;
 }
 
+static void unref_peers(struct nat_coordinator *c, struct nat_peer *const peers[2])
+{
+    nat_peer_unref(c, peers[NAT_INITIATOR]);
+    nat_peer_unref(c, peers[NAT_TARGET]);
+}
+
+/* Takes references to both. */
+static int get_peers(struct nat_coordinator *c, const struct nat_request *request,
+                     struct nat_peer *peers[2])
+{
+    peers[NAT_INITIATOR] = nat_peer_get(c, request->initiator_id);
+    peers[NAT_TARGET] = nat_peer_get(c, request->target_id);
+    if (peers[NAT_INITIATOR] != NULL && peers[NAT_TARGET] != NULL)
+        return 0;
+    unref_peers(c, peers);
+    return -ENOMEM;
+}
+
 static int join(struct nat_coordinator *c, struct nat_session *session,
                 const struct nat_request *request)
 {
-    int status = nat_session_prepare(c, session);
+    int status = nat_session_prepare(c, session, true);
 
     if (status == 0)
         status = nat_session_watch(c, session, &request->options);
@@ -146,7 +164,7 @@ static int join(struct nat_coordinator *c, struct nat_session *session,
 }
 
 static int request_new(struct nat_coordinator *c, struct nat_now now,
-                       const struct nat_request *request, struct nat_pair *pair, uint8_t first,
+                       const struct nat_request *request, struct nat_peer *const peers[2],
                        struct nat_session **session)
 {
     enum nat_strategy strategy =
@@ -157,7 +175,7 @@ static int request_new(struct nat_coordinator *c, struct nat_now now,
         c->counters.relay_refused++;
         return -ENETUNREACH;
     }
-    status = open_session(c, now, request, NULL, pair, first, strategy, session);
+    status = open_session(c, now, request, NULL, peers, strategy, session);
     c->counters.overloaded += status == -ENOBUFS;
     return status;
 }
@@ -165,27 +183,22 @@ static int request_new(struct nat_coordinator *c, struct nat_now now,
 int nat_request(struct nat_coordinator *c, struct nat_now now, const struct nat_request *request,
                 struct nat_session_view *view)
 {
-    const struct nat_heap *opposite;
     struct nat_session *session;
-    struct nat_pair *pair;
-    uint8_t first;
+    struct nat_peer *peers[2];
     int status;
 
     if (nat_request_check(request) != NAT_ARGUMENT_NONE) {
         c->counters.requests_bad++;
         return -EINVAL;
     }
-    pair = nat_pair_get(c, request->initiator_id, request->target_id, &first);
-    if (pair == NULL)
+    if (get_peers(c, request, peers) < 0)
         return -ENOMEM;
-    opposite = &pair->punches[!first];
-    if (opposite->count > 0) {
-        session = opposite->entries[0].session;
+    session = nat_pair_newest_punch(c, peers[NAT_TARGET], peers[NAT_INITIATOR]);
+    if (session != NULL)
         status = join(c, session, request);
-    } else {
-        status = request_new(c, now, request, pair, first, &session);
-    }
-    nat_pair_unref(c, pair);
+    else
+        status = request_new(c, now, request, peers, &session);
+    unref_peers(c, peers);
     if (status < 0)
         return status;
     nat_session_show(session, view);
@@ -212,8 +225,8 @@ static bool is_id(const struct nat_peer *peer, struct nat_bytes id)
 static int restart(struct nat_coordinator *c, struct nat_now now, struct nat_session *session,
                    const struct nat_request *request)
 {
-    const struct nat_peer *initiator = nat_session_peer(session, NAT_INITIATOR);
-    const struct nat_peer *target = nat_session_peer(session, NAT_TARGET);
+    const struct nat_peer *initiator = session->peers[NAT_INITIATOR];
+    const struct nat_peer *target = session->peers[NAT_TARGET];
     bool same = is_id(initiator, request->initiator_id) && is_id(target, request->target_id);
     bool swapped = is_id(initiator, request->target_id) && is_id(target, request->initiator_id);
     bool was_coordinating = session->state == NAT_COORDINATING;
@@ -227,7 +240,7 @@ static int restart(struct nat_coordinator *c, struct nat_now now, struct nat_ses
         c->counters.coordinates_foreign++;
         return -EACCES;
     }
-    status = nat_session_prepare(c, session);
+    status = nat_session_prepare(c, session, true);
     if (status == 0)
         status = nat_session_watch(c, session, &request->options);
     if (status < 0)
@@ -247,8 +260,7 @@ int nat_coordinate(struct nat_coordinator *c, struct nat_now now, const struct n
                    const struct nat_bytes *session_id)
 {
     struct nat_session *session = NULL;
-    struct nat_pair *pair;
-    uint8_t first;
+    struct nat_peer *peers[2];
     int status;
 
     if (nat_request_check(request) != NAT_ARGUMENT_NONE ||
@@ -260,11 +272,10 @@ int nat_coordinate(struct nat_coordinator *c, struct nat_now now, const struct n
         session = nat_session_lookup(c, *session_id);
     if (session != NULL)
         return restart(c, now, session, request);
-    pair = nat_pair_get(c, request->initiator_id, request->target_id, &first);
-    if (pair == NULL)
+    if (get_peers(c, request, peers) < 0)
         return -ENOMEM;
-    status = open_session(c, now, request, session_id, pair, first, NAT_HOLE_PUNCH, &session);
-    nat_pair_unref(c, pair);
+    status = open_session(c, now, request, session_id, peers, NAT_HOLE_PUNCH, &session);
+    unref_peers(c, peers);
     c->counters.coordinates_made += status == 0;
     c->counters.coordinates_overloaded += status == -ENOBUFS;
     return status;

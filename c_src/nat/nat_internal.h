@@ -4,8 +4,8 @@
  *
  * Who owns what: the table owns each session until it is dropped; queued actions hold references,
  * so a session may outlive its place in the table by the time it takes to empty the queue. A
- * session owns a reference to its pair and, while it lives, to two profiles; a pair owns references
- * to its two peers. What nobody refers to is freed at once.
+ * session owns references to its two peers, while it lives to two profiles, and from when it may
+ * become a hole punch to its end to the pair of its peers. What nobody refers to is freed at once.
  *
  * Where a session is: in the table by its id; in `live` (newest first) or `ended` (oldest first);
  * while NAT_PENDING in `pending` (oldest first); while NAT_COORDINATING or NAT_EXECUTING in one
@@ -89,7 +89,10 @@ struct nat_peer {
     char id[];
 };
 
-/* Two peers that have sessions with each other, in either direction. */
+/*
+ * Two peers between whom hole punches live, in either direction; its sessions hold the peers. Only
+ * punches are ever joined: sessions of another strategy, most of all, do without.
+ */
 struct nat_pair {
     UT_hash_handle hh;          /* by `peers` */
     struct nat_peer *peers[2];  /* the one at the lower address first */
@@ -97,12 +100,21 @@ struct nat_pair {
     uint32_t refs;
 };
 
+/* Finds or makes the peer and takes a reference. Errors: NULL if there is no memory. */
+struct nat_peer *nat_peer_get(struct nat_coordinator *coordinator, struct nat_bytes id);
+/* NULL is no peer. */
+void nat_peer_unref(struct nat_coordinator *coordinator, struct nat_peer *peer);
+
+/* The newest live hole punch that `initiator` asked for, NULL if there is none. */
+struct nat_session *nat_pair_newest_punch(struct nat_coordinator *coordinator,
+                                          struct nat_peer *initiator, struct nat_peer *target);
+
 /*
- * Finds or makes the pair of two different ids and takes a reference. `first` gets the index of
+ * Finds or makes the pair of two different peers and takes a reference. `first` gets the index of
  * `initiator`. Errors: NULL if there is no memory.
  */
-struct nat_pair *nat_pair_get(struct nat_coordinator *coordinator, struct nat_bytes initiator,
-                              struct nat_bytes target, uint8_t *first);
+struct nat_pair *nat_pair_get(struct nat_coordinator *coordinator, struct nat_peer *initiator,
+                              struct nat_peer *target, uint8_t *first);
 void nat_pair_unref(struct nat_coordinator *coordinator, struct nat_pair *pair);
 
 /* ---- Actions ---- */
@@ -155,7 +167,8 @@ struct nat_session {
     UT_hash_handle hh;               /* by its id, which is hh.key and hh.keylen */
     struct nat_session *prev, *next; /* in `live` or `ended` */
     struct nat_session *pending_prev, *pending_next;
-    struct nat_pair *pair;
+    struct nat_peer *peers[2];       /* by role */
+    struct nat_pair *pair;           /* NULL: no hole punch, or ended */
     struct nat_profile *profiles[2]; /* by role; NULL: unknown, or ended */
     struct nat_watcher *watchers;
     uint64_t number;    /* in the order of creation */
@@ -178,26 +191,24 @@ static inline bool nat_session_is_live(const struct nat_session *session)
     return session->state < NAT_LIVE_STATES;
 }
 
-static inline struct nat_peer *nat_session_peer(const struct nat_session *session,
-                                                enum nat_role role)
-{
-    return session->pair->peers[role == NAT_INITIATOR ? session->first : !session->first];
-}
-
 /* NULL if there is none. */
 struct nat_session *nat_session_lookup(struct nat_coordinator *coordinator, struct nat_bytes id);
 
 /*
- * Makes a NAT_PENDING session and puts it into the table and its lists, nothing else; takes a
- * reference to `pair`. `id` NULL: made from the random bytes of the request. Errors, nothing
- * changed: -EEXIST, -ENOMEM.
+ * Makes a NAT_PENDING session and puts it into the table and its lists, nothing else; takes
+ * references to the peers (by role). `id` NULL: made from the random bytes of the request. Errors,
+ * nothing changed: -EEXIST, -ENOMEM.
  */
 int nat_session_create(struct nat_coordinator *coordinator, struct nat_now now,
                        const struct nat_request *request, const struct nat_bytes *id,
-                       struct nat_pair *pair, uint8_t first, struct nat_session **out);
+                       struct nat_peer *const peers[2], struct nat_session **out);
 
-/* Makes sure that any one transition of the session has its memory. Errors: -ENOMEM. */
-int nat_session_prepare(struct nat_coordinator *coordinator, struct nat_session *session);
+/*
+ * Makes sure that any one transition of the session has its memory; one to a hole punch, of a
+ * session that is none yet, only if it `may_punch`. Errors: -ENOMEM.
+ */
+int nat_session_prepare(struct nat_coordinator *coordinator, struct nat_session *session,
+                        bool may_punch);
 
 /* Adds the watcher of `options`, if any. Errors: -ENOMEM, and the token stays the caller's. */
 int nat_session_watch(struct nat_coordinator *coordinator, struct nat_session *session,

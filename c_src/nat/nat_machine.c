@@ -16,6 +16,19 @@
  *        +-------------------+-- none left: failed            completed <-----+
  */
 
+/*
+ * Who fires later than punch_time, and by how much. Where a packet that comes too early spoils the
+ * port it comes to, on a NAT that takes it for its own, the peer behind such a NAT must fire first
+ * unless both fire within the time that a packet takes. So both fire at once in the first attempts,
+ * and take turns in those that follow when even fresh ports have not helped.
+ */
+static uint32_t fires_later(enum nat_role role, uint32_t attempt)
+{
+    enum nat_role later = attempt % 4 == 2 ? NAT_TARGET : NAT_INITIATOR;
+
+    return attempt % 4 >= 2 && role == later ? NAT_STAGGER_MS : 0;
+}
+
 /* The way to the first or the next attempt. A lead that adapts to the peers would be chosen here.
  */
 void nat_machine_coordinate(struct nat_coordinator *c, struct nat_now now,
@@ -34,8 +47,10 @@ void nat_machine_coordinate(struct nat_coordinator *c, struct nat_now now,
     session->strategy = NAT_HOLE_PUNCH;
     nat_session_set_state(c, session, NAT_COORDINATING);
     nat_heap_push(&c->timers[NAT_TIMER_PUNCH], now.monotonic_ms + lead, session);
-    nat_queue_coordinate(c, session, NAT_INITIATOR, punch_time);
-    nat_queue_coordinate(c, session, NAT_TARGET, punch_time);
+    nat_queue_coordinate(c, session, NAT_INITIATOR,
+                         punch_time + fires_later(NAT_INITIATOR, session->attempts));
+    nat_queue_coordinate(c, session, NAT_TARGET,
+                         punch_time + fires_later(NAT_TARGET, session->attempts));
     c->counters.attempts++;
 }
 
@@ -88,7 +103,7 @@ void nat_machine_timer(struct nat_coordinator *c, struct nat_now now, struct nat
 
 static bool is_peer(const struct nat_session *session, enum nat_role role, struct nat_bytes id)
 {
-    const struct nat_peer *peer = nat_session_peer(session, role);
+    const struct nat_peer *peer = session->peers[role];
 
     return id.data != NULL && id.len == peer->hh.keylen && memcmp(id.data, peer->id, id.len) == 0;
 }
@@ -134,7 +149,7 @@ int nat_report(struct nat_coordinator *c, struct nat_now now, struct nat_bytes s
         c->counters.reports_ended++;
         return -ESTALE;
     }
-    status = nat_session_prepare(c, session);
+    status = nat_session_prepare(c, session, report == NAT_REPORT_FAILURE);
     if (status < 0)
         return status;
     if (report == NAT_REPORT_FAILURE) {

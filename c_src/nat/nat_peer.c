@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Finds or makes the peer and takes a reference. NULL if there is no memory. */
-static struct nat_peer *peer_get(struct nat_coordinator *c, struct nat_bytes id)
+struct nat_peer *nat_peer_get(struct nat_coordinator *c, struct nat_bytes id)
 {
     struct nat_peer **shard, *peer;
     uint32_t hash;
@@ -33,7 +32,7 @@ static struct nat_peer *peer_get(struct nat_coordinator *c, struct nat_bytes id)
     return peer;
 }
 
-static void peer_unref(struct nat_coordinator *c, struct nat_peer *peer)
+void nat_peer_unref(struct nat_coordinator *c, struct nat_peer *peer)
 {
     if (peer == NULL || --peer->refs > 0)
         return;
@@ -42,8 +41,26 @@ static void peer_unref(struct nat_coordinator *c, struct nat_peer *peer)
     free(peer);
 }
 
-/* Takes over a reference to each peer. */
-static struct nat_pair *pair_make(struct nat_coordinator *c, struct nat_peer *const peers[2],
+/* The key of a pair. Returns the index of `initiator` in it. */
+static uint8_t order(struct nat_peer *key[2], struct nat_peer *initiator, struct nat_peer *target)
+{
+    uint8_t first = (uintptr_t)initiator > (uintptr_t)target;
+
+    key[first] = initiator;
+    key[!first] = target;
+    return first;
+}
+
+static struct nat_pair *pair_find(struct nat_coordinator *c, struct nat_peer *const key[2],
+                                  uint32_t hash)
+{
+    struct nat_pair *pair;
+
+    HASH_FIND_BYHASHVALUE(hh, c->pairs[NAT_SHARD(hash)], key, sizeof pair->peers, hash, pair);
+    return pair;
+}
+
+static struct nat_pair *pair_make(struct nat_coordinator *c, struct nat_peer *const key[2],
                                   uint32_t hash)
 {
     struct nat_pair **shard = &c->pairs[NAT_SHARD(hash)];
@@ -51,9 +68,9 @@ static struct nat_pair *pair_make(struct nat_coordinator *c, struct nat_peer *co
 
     if (pair == NULL)
         return NULL;
-    pair->refs = 1;
+    pair->refs = 0;
     for (int i = 0; i < 2; i++) {
-        pair->peers[i] = peers[i];
+        pair->peers[i] = key[i];
         pair->punches[i] = (struct nat_heap){.place = NAT_PLACE_PAIR};
     }
     HASH_ADD_KEYPTR_BYHASHVALUE(hh, *shard, pair->peers, sizeof pair->peers, hash, pair);
@@ -65,31 +82,36 @@ static struct nat_pair *pair_make(struct nat_coordinator *c, struct nat_peer *co
     return pair;
 }
 
-struct nat_pair *nat_pair_get(struct nat_coordinator *c, struct nat_bytes initiator,
-                              struct nat_bytes target, uint8_t *first)
+struct nat_session *nat_pair_newest_punch(struct nat_coordinator *c, struct nat_peer *initiator,
+                                          struct nat_peer *target)
 {
-    struct nat_peer *a = peer_get(c, initiator), *b = peer_get(c, target);
-    struct nat_peer *peers[2];
-    struct nat_pair *pair = NULL;
+    struct nat_peer *key[2];
+    const struct nat_pair *pair;
+    uint8_t first;
+
+    if (c->counters.pairs == 0)
+        return NULL;
+    first = order(key, initiator, target);
+    pair = pair_find(c, key, nat_hash(c->config.hash_key, key, sizeof key));
+    if (pair == NULL || pair->punches[first].count == 0)
+        return NULL;
+    return pair->punches[first].entries[0].session;
+}
+
+struct nat_pair *nat_pair_get(struct nat_coordinator *c, struct nat_peer *initiator,
+                              struct nat_peer *target, uint8_t *first)
+{
+    struct nat_peer *key[2];
+    struct nat_pair *pair;
     uint32_t hash;
 
-    if (a == NULL || b == NULL)
-        goto unref;
-    *first = (uintptr_t)a > (uintptr_t)b;
-    peers[*first] = a;
-    peers[!*first] = b;
-    hash = nat_hash(c->config.hash_key, peers, sizeof peers);
-    HASH_FIND_BYHASHVALUE(hh, c->pairs[NAT_SHARD(hash)], peers, sizeof peers, hash, pair);
-    if (pair == NULL) {
-        pair = pair_make(c, peers, hash);
-        if (pair == NULL)
-            goto unref;
-        return pair;
-    }
-    pair->refs++;
-unref:
-    peer_unref(c, a);
-    peer_unref(c, b);
+    *first = order(key, initiator, target);
+    hash = nat_hash(c->config.hash_key, key, sizeof key);
+    pair = pair_find(c, key, hash);
+    if (pair == NULL)
+        pair = pair_make(c, key, hash);
+    if (pair != NULL)
+        pair->refs++;
     return pair;
 }
 
@@ -99,8 +121,6 @@ void nat_pair_unref(struct nat_coordinator *c, struct nat_pair *pair)
         return;
     HASH_DELETE(hh, c->pairs[NAT_SHARD(pair->hh.hashv)], pair);
     c->counters.pairs--;
-    peer_unref(c, pair->peers[0]);
-    peer_unref(c, pair->peers[1]);
     free(pair->punches[0].entries);
     free(pair->punches[1].entries);
     free(pair);

@@ -36,3 +36,64 @@ size_t nat_ports_predict(const struct nat_profile *profile, uint16_t ports[NAT_P
     count = add_port(ports, count, port + step);
     return add_port(ports, count, port + 2 * step);
 }
+
+/* A NAT that preserves ports gives a fresh socket's first mapping the socket's own port. So a port
+ * that nothing has used yet is free of all that went wrong with the one before. */
+#define FRESH_PORTS 64u
+
+uint16_t nat_ports_local(const struct nat_profile *profile, uint32_t attempt)
+{
+    uint32_t step;
+
+    if (attempt == 0 || profile == NULL || profile->known_port == 0 ||
+        profile->allocation != NAT_POLICY_PP)
+        return 0;
+    step = 1 + (attempt - 1) % FRESH_PORTS;
+    if (profile->known_port + step > UINT16_MAX)
+        return (uint16_t)(profile->known_port - step);
+    return (uint16_t)(profile->known_port + step);
+}
+
+/* Whether each destination takes one port more of a contiguous range. */
+static bool counts_up(const struct nat_profile *profile)
+{
+    return profile != NULL && profile->known_port != 0 && profile->allocation == NAT_POLICY_PC &&
+           profile->mapping != NAT_POLICY_EI && profile->mapping != NAT_POLICY_HD;
+}
+
+/*
+ * How many ports the peer has used up before this attempt, if both did as they were told: one for
+ * each new destination. The first attempt names three to a peer whose opponent counts too, but one
+ * to a peer whose opponent preserves ports, and each later one brings as many new ones. Any other
+ * opponent stays where it is.
+ */
+static uint32_t ports_used(const struct nat_profile *other, uint32_t attempt)
+{
+    if (counts_up(other))
+        return NAT_PORTS_MAX * attempt;
+    return nat_ports_local(other, attempt) != 0 ? attempt : 0;
+}
+
+size_t nat_ports_plan(const struct nat_profile *profile, const struct nat_profile *other,
+                      uint32_t attempt, uint16_t ports[NAT_PORTS_MAX])
+{
+    uint16_t local = nat_ports_local(profile, attempt);
+    size_t count = 0;
+
+    if (local != 0) {
+        /* The known port comes second, for peers that stay where they are. */
+        count = add_port(ports, count, local);
+        return add_port(ports, count, profile->known_port);
+    }
+    if (attempt > 0 && profile != NULL && profile->known_port != 0 &&
+        profile->allocation == NAT_POLICY_PC && profile->mapping != NAT_POLICY_EI) {
+        int64_t step = profile->has_port_delta ? profile->port_delta : 1;
+        int64_t used = counts_up(profile) ? ports_used(other, attempt) : 0;
+
+        if (step > UINT16_MAX || step < -UINT16_MAX)
+            step = 0;
+        for (int i = 1; i <= NAT_PORTS_MAX; i++)
+            count = add_port(ports, count, profile->known_port + (used + i) * step);
+    }
+    return count > 0 ? count : nat_ports_predict(profile, ports);
+}

@@ -32,6 +32,19 @@ static void encode_base64(const uint8_t in[NAT_RANDOM_LEN], char out[NAT_MADE_ID
     *out = '=';
 }
 
+void nat_expect(const struct nat_coordinator *c, const uint8_t random[NAT_RANDOM_LEN])
+{
+    char id[NAT_MADE_ID_LEN];
+    const struct nat_session *shard;
+    uint32_t hash;
+
+    encode_base64(random, id);
+    hash = nat_hash(c->config.hash_key, id, sizeof id);
+    shard = c->sessions[NAT_SHARD(hash)];
+    if (shard != NULL)
+        __builtin_prefetch(&shard->hh.tbl->buckets[hash & (shard->hh.tbl->num_buckets - 1)]);
+}
+
 static struct nat_session *lookup(struct nat_coordinator *c, struct nat_bytes id, uint32_t hash)
 {
     struct nat_session *session;
@@ -75,7 +88,7 @@ static int enter(struct nat_coordinator *c, struct nat_session *session, struct 
 
 int nat_session_create(struct nat_coordinator *c, struct nat_now now,
                        const struct nat_request *request, const struct nat_bytes *id,
-                       struct nat_pair *pair, uint8_t first, struct nat_session **out)
+                       struct nat_peer *const peers[2], struct nat_session **out)
 {
     struct nat_session *session = calloc(1, sizeof *session);
     struct nat_bytes made;
@@ -92,9 +105,10 @@ int nat_session_create(struct nat_coordinator *c, struct nat_now now,
         session_free(session);
         return status;
     }
-    pair->refs++;
-    session->pair = pair;
-    session->first = first;
+    for (int role = 0; role < 2; role++) {
+        peers[role]->refs++;
+        session->peers[role] = peers[role];
+    }
     session->refs = 1;
     session->profiles[NAT_INITIATOR] = nat_profile_ref(request->initiator_profile);
     session->profiles[NAT_TARGET] = nat_profile_ref(request->target_profile);
@@ -113,13 +127,20 @@ int nat_session_create(struct nat_coordinator *c, struct nat_now now,
     return 0;
 }
 
-int nat_session_prepare(struct nat_coordinator *c, struct nat_session *session)
+int nat_session_prepare(struct nat_coordinator *c, struct nat_session *session, bool may_punch)
 {
     /* The most that happens at once is a creation: told twice, two messages, and maybe watchers
      * given back. */
     size_t actions = 2 + 3 * ((size_t)session->watcher_count + 1);
     int status = nat_queue_reserve(&c->queue, actions);
 
+    if (status < 0 || (session->pair == NULL && !may_punch))
+        return status;
+    if (session->pair == NULL)
+        session->pair = nat_pair_get(c, session->peers[NAT_INITIATOR], session->peers[NAT_TARGET],
+                                     &session->first);
+    if (session->pair == NULL)
+        return -ENOMEM;
     for (int i = 0; i < NAT_TIMERS && status == 0; i++)
         status = nat_heap_reserve(&c->timers[i]);
     if (status == 0)
@@ -186,7 +207,11 @@ static void leave_the_living(struct nat_coordinator *c, struct nat_session *sess
         DL_DELETE2(c->pending, session, pending_prev, pending_next);
     else
         nat_heap_remove(&c->timers[session->state - NAT_COORDINATING], session);
-    nat_heap_remove(&session->pair->punches[session->first], session);
+    if (session->pair != NULL) {
+        nat_heap_remove(&session->pair->punches[session->first], session);
+        nat_pair_unref(c, session->pair);
+        session->pair = NULL;
+    }
     DL_DELETE(c->live, session);
     c->counters.live[session->state]--;
 }
@@ -231,14 +256,15 @@ void nat_session_unref(struct nat_coordinator *c, struct nat_session *session)
     if (--session->refs > 0)
         return;
     release_profiles(session);
-    nat_pair_unref(c, session->pair);
+    nat_peer_unref(c, session->peers[NAT_INITIATOR]);
+    nat_peer_unref(c, session->peers[NAT_TARGET]);
     session_free(session);
 }
 
 void nat_session_show(const struct nat_session *session, struct nat_session_view *view)
 {
-    const struct nat_peer *initiator = nat_session_peer(session, NAT_INITIATOR);
-    const struct nat_peer *target = nat_session_peer(session, NAT_TARGET);
+    const struct nat_peer *initiator = session->peers[NAT_INITIATOR];
+    const struct nat_peer *target = session->peers[NAT_TARGET];
 
     *view = (struct nat_session_view){
         .session_id = {session->hh.key, session->hh.keylen},

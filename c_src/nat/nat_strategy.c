@@ -48,10 +48,56 @@ static bool are_ports_predictable(enum nat_rules rules, const struct nat_profile
     return rules == NAT_RULES_V0_14_3 ? first && second : first || second;
 }
 
+/* A policy that is missing is taken for the best one of its kind, a wrong one for the worst. */
+static enum nat_policy assume(enum nat_policy policy, enum nat_policy best, enum nat_policy worst)
+{
+    if (policy == NAT_POLICY_UNKNOWN)
+        return best;
+    return policy >= best && policy <= worst ? policy : worst;
+}
+
+/* Whether the other peer can be told the port at which this one will send: the one that is known
+ * already, or one that its NAT can be expected to take next. */
+static bool is_predicted(const struct nat_profile *profile)
+{
+    return assume(profile->mapping, NAT_POLICY_EI, NAT_POLICY_PD) == NAT_POLICY_EI ||
+           assume(profile->allocation, NAT_POLICY_PP, NAT_POLICY_RD) != NAT_POLICY_RD;
+}
+
+/*
+ * Whether the peer can be reached from any port, so that the other one's need not be known. With
+ * endpoint-independent filtering the known port itself is open to everyone. Otherwise the peer
+ * opens its NAT for the other's address, and must be expected at the right port.
+ */
+static bool is_reachable_from_any_port(const struct nat_profile *profile)
+{
+    enum nat_policy filtering = assume(profile->filtering, NAT_POLICY_EI, NAT_POLICY_PD);
+
+    return filtering == NAT_POLICY_EI || (filtering == NAT_POLICY_HD && is_predicted(profile));
+}
+
+/* `requires_relay` is a conclusion from mapping and allocation; it only counts where they are not
+ * there to be looked at. */
+static bool is_relay_all_we_know(const struct nat_profile *profile)
+{
+    return profile->requires_relay &&
+           (profile->mapping == NAT_POLICY_UNKNOWN || profile->allocation == NAT_POLICY_UNKNOWN);
+}
+
+static bool is_punch_feasible(const struct nat_profile *a, const struct nat_profile *b)
+{
+    if (is_relay_all_we_know(a) || is_relay_all_we_know(b))
+        return false;
+    return is_reachable_from_any_port(a) || is_reachable_from_any_port(b) ||
+           (is_predicted(a) && is_predicted(b));
+}
+
 enum nat_strategy nat_strategy_after_direct(enum nat_rules rules,
                                             const struct nat_profile *initiator,
                                             const struct nat_profile *target)
 {
+    if (rules == NAT_RULES_FEASIBLE && initiator != NULL && target != NULL)
+        return is_punch_feasible(initiator, target) ? NAT_HOLE_PUNCH : NAT_RELAY;
     if (is_relay_needed(initiator, target))
         return NAT_RELAY;
     if (initiator == NULL || target == NULL)

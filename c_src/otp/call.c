@@ -107,9 +107,8 @@ static void on_message(struct process *p, struct connection *via, struct slice m
     if (!cursor_tuple(&c, 2) || !cursor_reference(&c, &reference) || !cursor_term(&c, &answer))
         return;
     struct watch *watch = watch_find(calls->watches, reference);
-    /* The reference may be that of any watch that the node over there has seen: not all are calls.
-     */
-    if (!watch || watch->via != via || watch->down != on_down) {
+    /* A node knows the references of all our monitors on it; only a call's may be answered. */
+    if (!watch || watch->down != on_down || watch->via != via) {
         calls->late++;
         return;
     }

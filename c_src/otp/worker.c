@@ -67,8 +67,13 @@ void worker_finish(struct node *node, uint32_t number)
 {
     struct process *p = find(node, number);
 
-    if (p)
-        worker_exit(p, buffer_slice(&result));
+    if (!p)
+        return;
+    if (result.overflow) {
+        buffer_reset(&result, 0);
+        term_put_atom(&result, "system_limit");
+    }
+    worker_exit(p, buffer_slice(&result));
 }
 
 void worker_end(struct node *node, uint32_t number)

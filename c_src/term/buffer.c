@@ -28,7 +28,7 @@ static uint8_t *make_room(struct buffer *b, size_t size)
         return NULL;
     }
     /* Moving is cheaper than growing as long as it cannot happen again at every append. */
-    if (used > 0 && b->start >= used && b->capacity - used >= size) {
+    if (b->data && b->start >= used && b->capacity - used >= size) {
         memmove(b->data, b->data + b->start, used);
         b->start = 0;
         b->end = used;
@@ -42,7 +42,7 @@ static uint8_t *make_room(struct buffer *b, size_t size)
         b->overflow = true;
         return NULL;
     }
-    if (used)
+    if (b->data)
         memcpy(data, b->data + b->start, used);
     free(b->data);
     b->data = data;

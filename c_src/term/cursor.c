@@ -112,10 +112,7 @@ bool cursor_int(struct cursor *c, int64_t *value)
 
 bool cursor_float(struct cursor *c, double *value)
 {
-    uint8_t tag = cursor_tag(c);
-
-    return (tag == TAG_NEW_FLOAT || tag == TAG_FLOAT) &&
-           ei_decode_double(c->data, &c->at, value) == 0;
+    return cursor_tag(c) == TAG_NEW_FLOAT && ei_decode_double(c->data, &c->at, value) == 0;
 }
 
 bool cursor_binary(struct cursor *c, struct slice *bytes)
@@ -142,21 +139,19 @@ bool cursor_pid(struct cursor *c, struct pid *pid)
     struct cursor inside = {c->data, c->at + 1, c->end};
 
     /* Not ei_decode_pid: its erlang_pid holds a kilobyte of node name, copied at every message. */
-    if ((tag != TAG_NEW_PID && tag != TAG_PID) || !cursor_atom(&inside, &pid->node))
+    if (tag != TAG_NEW_PID || !cursor_atom(&inside, &pid->node))
         return false;
     const uint8_t *p = (const uint8_t *)inside.data + inside.at;
     pid->id = read_u32(p);
     pid->serial = read_u32(p + 4);
-    pid->creation = tag == TAG_PID ? p[8] : read_u32(p + 8);
-    c->at = inside.at + (tag == TAG_PID ? 9 : 12);
+    pid->creation = read_u32(p + 8);
+    c->at = inside.at + 12;
     return true;
 }
 
 bool cursor_reference(struct cursor *c, struct slice *raw)
 {
-    uint8_t tag = cursor_tag(c);
-
-    return (tag == TAG_NEWER_REFERENCE || tag == TAG_NEW_REFERENCE) && cursor_term(c, raw);
+    return cursor_tag(c) == TAG_NEWER_REFERENCE && cursor_term(c, raw);
 }
 
 bool reference_number(struct slice reference, struct slice node, uint32_t creation,

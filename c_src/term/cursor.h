@@ -4,8 +4,7 @@
  *
  * Every reader returns true and moves on, or returns false and stays where it was, so that a caller
  * can try one form after another. Slices and node names point into the term: they live as long as
- * its bytes do. Atoms and binaries are not copied. Names in Latin-1 atoms (old tags) are given as
- * they stand; all names that we know are ASCII, where both encodings agree.
+ * its bytes do. Atoms and binaries are not copied.
  */
 #ifndef TERM_CURSOR_H
 #define TERM_CURSOR_H

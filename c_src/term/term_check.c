@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* A reader that stops at the end: after a bad read `bad` is set and every further read gives
@@ -21,9 +22,23 @@ struct reader {
 struct level {
     uint64_t left;
     size_t must_end; /* 0: anywhere */
+    bool is_map;
+    size_t first_key; /* of a map, among the keys */
 };
 
-static const uint8_t *take(struct reader *r, size_t size)
+/* Where the keys of the maps that are open lie. */
+struct key {
+    const uint8_t *data;
+    size_t len;
+};
+
+struct keys {
+    struct key *items;
+    size_t count;
+    size_t capacity;
+};
+
+static inline const uint8_t *take(struct reader *r, size_t size)
 {
     if (r->bad || r->len - r->pos < size) {
         r->bad = true;
@@ -34,14 +49,26 @@ static const uint8_t *take(struct reader *r, size_t size)
     return p;
 }
 
-static uint32_t take_uint(struct reader *r, size_t size)
+/* Big-endian; 0 at the end. */
+static uint8_t take_u8(struct reader *r)
 {
-    const uint8_t *p = take(r, size);
-    uint32_t value = 0;
+    const uint8_t *p = take(r, 1);
 
-    for (size_t i = 0; p && i < size; i++)
-        value = value << 8 | p[i];
-    return value;
+    return p ? p[0] : 0;
+}
+
+static uint32_t take_u16(struct reader *r)
+{
+    const uint8_t *p = take(r, 2);
+
+    return p ? (uint32_t)p[0] << 8 | p[1] : 0;
+}
+
+static uint32_t take_u32(struct reader *r)
+{
+    const uint8_t *p = take(r, 4);
+
+    return p ? (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3] : 0;
 }
 
 /* Counts the characters of strict UTF-8 (no surrogates, no overlong forms), or -1. */
@@ -67,32 +94,38 @@ static int utf8_length(const uint8_t *s, size_t len)
 
 static bool is_ascii(const uint8_t *s, size_t len)
 {
-    uint8_t any = 0;
+    uint64_t any = 0;
 
-    for (size_t i = 0; i < len; i++)
-        any |= s[i];
-    return any < 0x80;
+    /* Most atoms are node names and such: eight bytes at a time are worth it. */
+    for (; len >= sizeof any; s += sizeof any, len -= sizeof any) {
+        uint64_t eight;
+        memcpy(&eight, s, sizeof eight);
+        any |= eight;
+    }
+    for (; len > 0; s++, len--)
+        any |= *s;
+    return (any & UINT64_C(0x8080808080808080)) == 0;
 }
 
 static void check_atom(struct reader *r, uint8_t tag)
 {
     bool utf8 = tag == TAG_ATOM_UTF8 || tag == TAG_SMALL_ATOM_UTF8;
     bool small = tag == TAG_SMALL_ATOM || tag == TAG_SMALL_ATOM_UTF8;
-    uint32_t len = take_uint(r, small ? 1 : 2);
+    uint32_t len = small ? take_u8(r) : take_u16(r);
     const uint8_t *s = take(r, len);
 
     if (!s)
         return;
     int chars = (int)len;
-    if (utf8 && !is_ascii(s, len))
-        chars = utf8_length(s, len);
+    if (!is_ascii(s, len))
+        chars = utf8 ? utf8_length(s, len) : -1;
     if (chars < 0 || chars > TERM_MAX_ATOM_CHARS)
         r->bad = true;
 }
 
 static void check_any_atom(struct reader *r)
 {
-    uint8_t tag = (uint8_t)take_uint(r, 1);
+    uint8_t tag = take_u8(r);
 
     if (tag_is_atom(tag))
         check_atom(r, tag);
@@ -100,38 +133,30 @@ static void check_any_atom(struct reader *r)
         r->bad = true;
 }
 
-static void check_reference(struct reader *r, size_t creation_size)
+static void check_reference(struct reader *r)
 {
-    uint32_t words = take_uint(r, 2);
+    uint32_t words = take_u16(r);
 
     /* OTP's own limit; ei's erlang_ref holds no more either. */
     if (words < 1 || words > 5)
         r->bad = true;
     check_any_atom(r);
-    take(r, creation_size + 4 * (size_t)words);
+    take(r, 4 + 4 * (size_t)words);
 }
 
-static void check_float(struct reader *r, bool text)
+static void check_float(struct reader *r)
 {
-    if (!text) {
-        const uint8_t *p = take(r, 8);
-        /* All exponent bits set: infinity or not a number, which no Erlang node takes. */
-        if (p && (p[0] & 0x7f) == 0x7f && (p[1] & 0xf0) == 0xf0)
-            r->bad = true;
-        return;
-    }
-    const uint8_t *p = take(r, 31);
-    if (!p)
-        return;
-    size_t len = strnlen((const char *)p, 31);
-    if (len == 0 || len == 31 || strspn((const char *)p, " +-.0123456789eE") != len)
+    const uint8_t *p = take(r, 8);
+
+    /* All exponent bits set: infinity or not a number, which no Erlang node takes. */
+    if (p && (p[0] & 0x7f) == 0x7f && (p[1] & 0xf0) == 0xf0)
         r->bad = true;
 }
 
 static void check_bit_binary(struct reader *r)
 {
-    uint32_t len = take_uint(r, 4);
-    uint32_t bits = take_uint(r, 1);
+    uint32_t len = take_u32(r);
+    uint32_t bits = take_u8(r);
 
     if (bits > 8 || (len == 0) != (bits == 0))
         r->bad = true;
@@ -142,14 +167,14 @@ static void check_export(struct reader *r)
 {
     check_any_atom(r);
     check_any_atom(r);
-    if (take_uint(r, 1) != TAG_SMALL_INTEGER)
+    if (take_u8(r) != TAG_SMALL_INTEGER)
         r->bad = true;
     take(r, 1);
 }
 
 static void check_small_or_integer(struct reader *r)
 {
-    uint8_t tag = (uint8_t)take_uint(r, 1);
+    uint8_t tag = take_u8(r);
 
     if (tag != TAG_SMALL_INTEGER && tag != TAG_INTEGER)
         r->bad = true;
@@ -160,28 +185,27 @@ static void check_small_or_integer(struct reader *r)
 static struct level check_fun(struct reader *r)
 {
     size_t start = r->pos;
-    uint32_t size = take_uint(r, 4);
+    uint32_t size = take_u32(r);
     take(r, 1 + 16 + 4);
-    uint32_t free_variables = take_uint(r, 4);
+    uint32_t free_variables = take_u32(r);
 
     check_any_atom(r);
     check_small_or_integer(r);
     check_small_or_integer(r);
-    uint8_t tag = (uint8_t)take_uint(r, 1);
-    if (tag != TAG_NEW_PID && tag != TAG_PID)
+    if (take_u8(r) != TAG_NEW_PID)
         r->bad = true;
     check_any_atom(r);
-    take(r, tag == TAG_PID ? 9 : 12);
+    take(r, 12);
     if (size < 4 || size > r->len - start)
         r->bad = true;
-    return (struct level){free_variables, start + size};
+    return (struct level){.left = free_variables, .must_end = start + size};
 }
 
-static void check_big(struct reader *r, size_t size_bytes)
+static void check_big(struct reader *r, bool small)
 {
-    uint32_t len = take_uint(r, size_bytes);
+    uint32_t len = small ? take_u8(r) : take_u32(r);
 
-    if (take_uint(r, 1) > 1)
+    if (take_u8(r) > 1)
         r->bad = true;
     take(r, len);
 }
@@ -189,7 +213,7 @@ static void check_big(struct reader *r, size_t size_bytes)
 /* Reads one term's tag and its own bytes; returns what it contains (left == 0: nothing). */
 static struct level check_one(struct reader *r)
 {
-    uint8_t tag = (uint8_t)take_uint(r, 1);
+    uint8_t tag = take_u8(r);
 
     switch (tag) {
     case TAG_SMALL_INTEGER:
@@ -199,8 +223,7 @@ static struct level check_one(struct reader *r)
         take(r, 4);
         break;
     case TAG_NEW_FLOAT:
-    case TAG_FLOAT:
-        check_float(r, tag == TAG_FLOAT);
+        check_float(r);
         break;
     case TAG_ATOM:
     case TAG_SMALL_ATOM:
@@ -209,37 +232,33 @@ static struct level check_one(struct reader *r)
         check_atom(r, tag);
         break;
     case TAG_SMALL_TUPLE:
-        return (struct level){take_uint(r, 1), 0};
+        return (struct level){.left = take_u8(r)};
     case TAG_LARGE_TUPLE:
-        return (struct level){take_uint(r, 4), 0};
+        return (struct level){.left = take_u32(r)};
     case TAG_NIL:
         break;
     case TAG_STRING:
-        take(r, take_uint(r, 2));
+        take(r, take_u16(r));
         break;
     case TAG_LIST:
-        return (struct level){(uint64_t)take_uint(r, 4) + 1, 0};
+        return (struct level){.left = (uint64_t)take_u32(r) + 1};
     case TAG_MAP:
-        return (struct level){(uint64_t)take_uint(r, 4) * 2, 0};
+        return (struct level){.left = (uint64_t)take_u32(r) * 2, .is_map = true};
     case TAG_BINARY:
-        take(r, take_uint(r, 4));
+        take(r, take_u32(r));
         break;
     case TAG_BIT_BINARY:
         check_bit_binary(r);
         break;
     case TAG_SMALL_BIG:
-        check_big(r, 1);
+        check_big(r, true);
         break;
     case TAG_LARGE_BIG:
-        check_big(r, 4);
+        check_big(r, false);
         break;
     case TAG_NEW_PID:
         check_any_atom(r);
         take(r, 12);
-        break;
-    case TAG_PID:
-        check_any_atom(r);
-        take(r, 9);
         break;
     case TAG_V4_PORT:
         check_any_atom(r);
@@ -250,10 +269,7 @@ static struct level check_one(struct reader *r)
         take(r, 8);
         break;
     case TAG_NEWER_REFERENCE:
-        check_reference(r, 4);
-        break;
-    case TAG_NEW_REFERENCE:
-        check_reference(r, 1);
+        check_reference(r);
         break;
     case TAG_EXPORT:
         check_export(r);
@@ -263,34 +279,122 @@ static struct level check_one(struct reader *r)
     default:
         r->bad = true;
     }
-    return (struct level){0, 0};
+    return (struct level){0};
 }
 
-ssize_t term_check(const uint8_t *data, size_t len)
+/* --- the keys of maps: OTP refuses a map that has one twice --- */
+
+static bool keys_open(struct keys *keys, const uint8_t *start)
 {
-    struct reader r = {.data = data, .len = len};
+    if (keys->count == keys->capacity) {
+        size_t capacity = keys->capacity ? keys->capacity * 2 : 64;
+        struct key *items = realloc(keys->items, capacity * sizeof *items);
+        if (!items)
+            return false;
+        keys->items = items;
+        keys->capacity = capacity;
+    }
+    keys->items[keys->count++] = (struct key){start, 0};
+    return true;
+}
+
+/* A small integer may be written in more than one way: its value, where the key is one. */
+static bool integer_key(const struct key *k, uint32_t *value)
+{
+    if (k->data[0] == TAG_SMALL_INTEGER) {
+        *value = k->data[1];
+        return true;
+    }
+    if (k->data[0] != TAG_INTEGER)
+        return false;
+    *value = (uint32_t)k->data[1] << 24 | (uint32_t)k->data[2] << 16 | (uint32_t)k->data[3] << 8 |
+             k->data[4];
+    return true;
+}
+
+static int compare_keys(const void *left, const void *right)
+{
+    const struct key *a = left;
+    const struct key *b = right;
+    uint32_t x, y;
+    bool a_is_integer = integer_key(a, &x);
+    bool b_is_integer = integer_key(b, &y);
+
+    if (a_is_integer != b_is_integer)
+        return a_is_integer ? -1 : 1;
+    if (a_is_integer)
+        return x < y ? -1 : x > y;
+    if (a->len != b->len)
+        return a->len < b->len ? -1 : 1;
+    return memcmp(a->data, b->data, a->len);
+}
+
+/* Ends a map: its keys leave the list. False if one of them was there twice. */
+static bool keys_close(struct keys *keys, size_t first)
+{
+    size_t count = keys->count - first;
+    struct key *items = keys->items + first;
+
+    keys->count = first;
+    if (count < 2)
+        return true;
+    qsort(items, count, sizeof *items, compare_keys);
+    for (size_t i = 1; i < count; i++)
+        if (compare_keys(&items[i - 1], &items[i]) == 0)
+            return false;
+    return true;
+}
+
+/* A map's terms are keys and values in turn: notes where a key begins, and at its value that it has
+ * ended. */
+static bool note_key(struct level *level, struct keys *keys, const uint8_t *at)
+{
+    if (level->left % 2 == 0)
+        return keys_open(keys, at);
+    struct key *key = &keys->items[keys->count - 1];
+    key->len = (size_t)(at - key->data);
+    return true;
+}
+
+static ssize_t check(struct reader *r, struct keys *keys)
+{
     struct level stack[TERM_MAX_DEPTH + 1];
     size_t depth = 0;
 
-    stack[0] = (struct level){1, 0};
+    stack[0] = (struct level){.left = 1};
     for (;;) {
         while (stack[depth].left == 0) {
-            if (stack[depth].must_end && stack[depth].must_end != r.pos)
+            if (stack[depth].must_end && stack[depth].must_end != r->pos)
+                return -EBADMSG;
+            if (stack[depth].is_map && !keys_close(keys, stack[depth].first_key))
                 return -EBADMSG;
             if (depth == 0)
-                return (ssize_t)r.pos;
+                return (ssize_t)r->pos;
             depth--;
         }
+        if (stack[depth].is_map && !note_key(&stack[depth], keys, r->data + r->pos))
+            return -ENOMEM;
         stack[depth].left--;
-        struct level inside = check_one(&r);
+        struct level inside = check_one(r);
         /* Every term takes a byte at least: a count that the rest of the data cannot hold is a lie.
          */
-        if (r.bad || inside.left > r.len - r.pos)
+        if (r->bad || inside.left > r->len - r->pos)
             return -EBADMSG;
         if (inside.left == 0 && inside.must_end == 0)
             continue;
         if (depth == TERM_MAX_DEPTH)
             return -E2BIG;
+        inside.first_key = keys->count;
         stack[++depth] = inside;
     }
+}
+
+ssize_t term_check(const uint8_t *data, size_t len)
+{
+    struct reader r = {.data = data, .len = len};
+    struct keys keys = {0};
+    ssize_t size = check(&r, &keys);
+
+    free(keys.items);
+    return size;
 }

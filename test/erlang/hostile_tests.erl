@@ -364,9 +364,10 @@ fill_cache(#{node := Node}) ->
     ?assertEqual(not_found, gen_server:call(Cache, {get, <<"100">>})),
     maps:get(size, gen_server:call(Cache, stats), unknown).
 
-%% The last test: after all of the others little is left of what they took.
+%% The last test: after all of the others little is left of what they took. glibc keeps up to 64 MiB of freed
+%% memory at the end of its heap.
 memory_returns(Handle = #{memory := AtStart}) ->
-    no_growth(Handle, AtStart, 32).
+    no_growth(Handle, AtStart, 64).
 
 %%% Helpers
 

@@ -18,6 +18,7 @@
     X(log) \
     X(nat_coordinator) \
     X(nat_heap) \
+    X(nat_lab) \
     X(nat_profile) \
     X(nat_session) \
     X(nat_soak) \
@@ -26,6 +27,7 @@
     X(profile_term) \
     X(term_check) \
     X(term_write)
+    X(watcher)
 /* clang-format on */
 
 #endif

@@ -201,6 +201,31 @@ START_TEST(unknown_is_optimistic_and_invalid_is_not)
 }
 END_TEST
 
+/* What FEASIBLE makes of policies that are not there, and of profiles that are not. */
+START_TEST(feasible_is_optimistic_where_nothing_speaks_against)
+{
+    struct nat_profile_fields relay_unexplained = {.requires_relay = true};
+    struct nat_profile_fields bad = {.mapping = NAT_POLICY_INVALID,
+                                     .filtering = NAT_POLICY_INVALID,
+                                     .allocation = NAT_POLICY_INVALID};
+    struct nat_profile_fields mixed = {.mapping = PP, .filtering = PD, .allocation = EI};
+
+    ck_assert(choose(NAT_RULES_FEASIBLE, NULL, NULL) == NAT_HOLE_PUNCH);
+    ck_assert(choose(NAT_RULES_FEASIBLE, &symmetric, NULL) == NAT_HOLE_PUNCH);
+    ck_assert(choose(NAT_RULES_FEASIBLE, NULL, &relayed) == NAT_RELAY);
+    ck_assert(choose(NAT_RULES_FEASIBLE, NULL, &open_peer) == NAT_DIRECT);
+    ck_assert(choose(NAT_RULES_FEASIBLE, &nothing, &nothing) == NAT_HOLE_PUNCH);
+    ck_assert(choose(NAT_RULES_FEASIBLE, &nothing, &symmetric) == NAT_HOLE_PUNCH);
+    ck_assert(choose(NAT_RULES_FEASIBLE, &easy, &symmetric) == NAT_RELAY);
+    ck_assert(choose(NAT_RULES_FEASIBLE, &easy, &relayed) == NAT_HOLE_PUNCH);
+    ck_assert(choose(NAT_RULES_FEASIBLE, &easy, &relay_unexplained) == NAT_RELAY);
+    ck_assert(choose(NAT_RULES_FEASIBLE, &bad, &easy) == NAT_RELAY);
+    ck_assert(choose(NAT_RULES_FEASIBLE, &easy, &mixed) == NAT_RELAY);
+    ck_assert(choose(NAT_RULES_FEASIBLE, &bad, &full_cone) == NAT_DIRECT);
+    ck_assert(choose(NAT_RULES_FEASIBLE, &full_cone, &bad) == NAT_HOLE_PUNCH);
+}
+END_TEST
+
 static enum nat_strategy after_direct(const struct nat_profile_fields *initiator,
                                       const struct nat_profile_fields *target)
 {
@@ -234,6 +259,7 @@ Suite *suite_nat_strategy(void)
     tcase_add_test(tcase, only_the_initiator_is_known);
     tcase_add_test(tcase, none_is_known);
     tcase_add_test(tcase, unknown_is_optimistic_and_invalid_is_not);
+    tcase_add_test(tcase, feasible_is_optimistic_where_nothing_speaks_against);
     tcase_add_test(tcase, after_a_failed_direct_try);
     suite_add_tcase(suite, tcase);
     return suite;

@@ -66,7 +66,7 @@ START_TEST(defaults_are_those_of_the_documentation)
     ck_assert_uint_eq(options.profile_cache_ttl_ms, 2000);
     ck_assert_uint_eq(options.session_ttl_s, 300);
     ck_assert_uint_eq(options.max_sessions, 1000000);
-    ck_assert(!options.rules_v0_14_3);
+    ck_assert_int_eq(options.rules, NAT_RULES_DOCUMENTED);
     ck_assert_int_eq(options.log_level, LOG_INFO);
     ck_assert(!options.exit_on_stdin_eof);
     options_free(&options);
@@ -93,7 +93,7 @@ START_TEST(every_option_sets_its_field_and_no_other)
     ck_assert_uint_eq(options.profile_cache_ttl_ms, 15);
     ck_assert_uint_eq(options.session_ttl_s, 16);
     ck_assert_uint_eq(options.max_sessions, 17);
-    ck_assert(options.rules_v0_14_3);
+    ck_assert_int_eq(options.rules, NAT_RULES_V0_14_3);
     ck_assert_int_eq(options.log_level, LOG_DEBUG);
     ck_assert(options.exit_on_stdin_eof);
 
@@ -110,7 +110,15 @@ START_TEST(the_last_of_a_repeated_option_counts)
     ck_taken("--port", "1", "--port", "2", "--strategy-rules=v0_14_3",
              "--strategy-rules=documented");
     ck_assert_uint_eq(options.port, 2);
-    ck_assert(!options.rules_v0_14_3);
+    ck_assert_int_eq(options.rules, NAT_RULES_DOCUMENTED);
+    options_free(&options);
+}
+END_TEST
+
+START_TEST(all_rule_sets_have_a_name)
+{
+    ck_taken("--strategy-rules", "feasible");
+    ck_assert_int_eq(options.rules, NAT_RULES_FEASIBLE);
     options_free(&options);
 }
 END_TEST
@@ -128,7 +136,8 @@ START_TEST(wrong_options_are_refused)
     ck_refused("--cookie-file needs a value: FILE", "--cookie-file", "--port", "1");
     ck_refused("--exit-on-stdin-eof takes no value", "--exit-on-stdin-eof=yes");
     ck_refused("--help takes no value", "--help=1");
-    ck_refused("--strategy-rules must be documented|v0_14_3, not 'v1'", "--strategy-rules", "v1");
+    ck_refused("--strategy-rules must be documented|v0_14_3|feasible, not 'v1'", "--strategy-rules",
+               "v1");
     ck_refused("--log-level must be", "--log-level", "loud");
     ck_refused("--log-level needs a value", "--log-level=");
 }
@@ -337,6 +346,7 @@ Suite *suite_options(void)
     tcase_add_test(tests, every_option_sets_its_field_and_no_other);
     tcase_add_test(tests, the_last_of_a_repeated_option_counts);
     tcase_add_test(tests, wrong_options_are_refused);
+    tcase_add_test(tests, all_rule_sets_have_a_name);
     tcase_add_test(tests, an_error_is_one_short_line_whatever_the_argument_holds);
     tcase_add_loop_test(tests, numbers_have_bounds, 0, sizeof bounds / sizeof bounds[0]);
     tcase_add_test(tests, short_names);

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The table of the benchmarks. Reads results.jsonl, takes the median of the rounds, sets this node beside what it is
+# compared with, and what is wanted beside what was reached. Variables: sessions, as in test/bench/run; figures, the
+# file that gets the same as lines of JSON.
+
+function field(line, key,    at, rest) {
+    at = index(line, "\"" key "\":")
+    if (!at)
+        return ""
+    rest = substr(line, at + length(key) + 3)
+    sub(/^"/, "", rest)
+    sub(/[",}].*/, "", rest)
+    return rest
+}
+
+function median(bench, server, key,    name, n, i, j, t, v) {
+    name = bench SUBSEP server SUBSEP key
+    n = count[name]
+    if (!n)
+        return ""
+    for (i = 1; i <= n; i++)
+        v[i] = value[name, i]
+    for (i = 2; i <= n; i++)
+        for (j = i; j > 1 && v[j] < v[j - 1]; j--) {
+            t = v[j]
+            v[j] = v[j - 1]
+            v[j - 1] = t
+        }
+    return n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2
+}
+
+function number(v) {
+    if (v == "")
+        return "–"
+    if (v >= 1000 || v <= -1000)
+        return sprintf("%.0f", v)
+    return sprintf("%.3g", v)
+}
+
+# Some awks count bytes, some characters: here the bytes that continue a character are left out.
+function pad(text, width,    bare, n) {
+    bare = text
+    n = length("–") == 1 ? length(bare) : length(bare) - gsub(/[\200-\277]/, "", bare)
+    while (n++ < width)
+        text = text " "
+    return text
+}
+
+function ratio(a, b) {
+    return a == "" || b == "" || b == 0 ? "–" : sprintf("%.2f×", a / b)
+}
+
+function json(v) {
+    return v == "" ? "null" : v
+}
+
+# One line of the table. `sense` is 1 if more is better, -1 if less is; `limit` is "" where nothing is wanted.
+function row(title, ei, erlang, node, sense, limit, wanted,    verdict, reached) {
+    if (node == "")
+        return
+    verdict = ""
+    reached = "null"
+    if (limit != "") {
+        reached = sense * (node - limit) >= 0 ? "true" : "false"
+        verdict = reached == "true" ? "reached" : sprintf("not reached: %s is %.2f× of it", number(node), node / limit)
+    }
+    printf "| %s | %s | %s | %s | %s | %s | %s | %s |\n", pad(title, 56), pad(number(ei), 9), pad(number(erlang), 9), \
+        pad(number(node), 9), pad(ratio(node, ei), 8), pad(ratio(node, erlang), 8), pad(wanted, 18), verdict
+    printf "{\"figure\":\"%s\",\"ei\":%s,\"erlang\":%s,\"node\":%s,\"wanted\":%s,\"reached\":%s}\n", title, json(ei), \
+        json(erlang), json(node), json(limit), reached >figures
+}
+
+# A row of one bench and key, for all servers.
+function plain(title, bench, key, sense, limit, wanted) {
+    row(title, median(bench, "ei", key), median(bench, "erlang", key), median(bench, "cnode", key), sense, limit, wanted)
+}
+
+function percentiles(title, bench) {
+    plain(title ", p50, µs", bench, "p50_us", -1, "", "")
+    plain(title ", p99, µs", bench, "p99_us", -1, "", "")
+    plain(title ", p99.9, µs", bench, "p999_us", -1, "", "")
+}
+
+{
+    bench = field($0, "bench")
+    server = field($0, "server")
+    line = $0
+    while (match(line, /"[a-z0-9_]+":-?[0-9][-+.0-9e]*/)) {
+        pair = substr(line, RSTART + 1, RLENGTH - 1)
+        line = substr(line, RSTART + RLENGTH)
+        split(pair, part, "\":")
+        name = bench SUBSEP server SUBSEP part[1]
+        value[name, ++count[name]] = part[2] + 0
+    }
+}
+
+END {
+    ei = median("calls_256", "ei", "per_second")
+    erlang = median("calls_256", "erlang", "per_second")
+    printf "| %s | ei        | Erlang    | this node | node/ei  | node/Erl | %s |\n", pad("figure (median of the rounds)", 56), \
+        pad("wanted", 18)
+    print "|---|---|---|---|---|---|---|---|"
+    plain("request_connection/s, 256 in flight", "calls_256", "per_second", 1, 400000, "≥ 400,000")
+    node = median("calls_256", "cnode", "per_second")
+    row("… as multiple of the ei tutorial's", "", "", ei == "" ? "" : node / ei, 1, 2, "≥ 2")
+    row("… as multiple of Erlang's", "", "", erlang == "" ? "" : node / erlang, 1, 25, "≥ 25")
+    plain("server CPU per call, µs", "calls_256", "cpu_us", -1, 2, "≤ 2")
+    plain("share of a core that the server used", "calls_256", "busy", 1, "", "")
+    percentiles("256 in flight", "calls_256")
+    p50 = median("calls_1", "ei", "p50_us")
+    plain("1 in flight, p50, µs", "calls_1", "p50_us", -1, p50 == "" ? "" : 1.05 * p50, "≤ 1.05× ei")
+    plain("1 in flight, p99, µs", "calls_1", "p99_us", -1, "", "")
+    plain("1 in flight, p99.9, µs", "calls_1", "p999_us", -1, "", "")
+    plain("as gen_server:call (monitors)/s, 256 in flight", "calls_monitored", "per_second", 1, "", "")
+    plain("as gen_server:call, server CPU per call, µs", "calls_monitored", "cpu_us", -1, "", "")
+    plain("over 4 connections/s, 256 in flight", "calls_4_connections", "per_second", 1, "", "")
+    plain("all 27 kinds of NAT/s, 256 in flight", "calls_mixed", "per_second", 1, "", "")
+    plain("all 27 kinds of NAT, server CPU per call, µs", "calls_mixed", "cpu_us", -1, "", "")
+    plain("resident memory after 256 in flight, bytes", "calls_256", "rss_bytes", -1, "", "")
+    plain("bytes per live session, 1,000 peers", "memory_shared", "bytes_per_session", -1, 400, "≤ 400")
+    plain("bytes per live session, two peers each", "memory_own", "bytes_per_session", -1, 1500, "≤ 1500")
+    erlang = median("punches", "erlang", "per_second")
+    plain("full punches/s, 64 at a time", "punches", "per_second", 1, erlang == "" ? "" : 25 * erlang, "≥ 25× Erlang")
+    plain("full punch, server CPU, µs", "punches", "cpu_us", -1, "", "")
+    percentiles("full punch, request to coordinates", "punches")
+    plain("executing after punch_time, p50, µs", "punch_time", "late_p50_us", -1, "", "")
+    plain("executing after punch_time, p99, µs", "punch_time", "late_p99_us", -1, 2000, "≤ 2000")
+    plain("executing after punch_time, earliest, µs", "punch_time", "earliest_us", 1, "", "")
+    plain("10 live sessions, CPU per call, µs", "live_10", "cpu_us", -1, "", "")
+    few = median("live_10", "cnode", "cpu_us")
+    plain("10,000 live sessions, CPU per call, µs", "live_10000", "cpu_us", -1, few == "" ? "" : 1.2 * few, \
+        "≤ 1.2× that of 10")
+    row(sessions " live sessions, CPU per call, µs (Erlang: a fifth)", "", median("live_" sessions / 5, "erlang", "cpu_us"), \
+        median("live_" sessions, "cnode", "cpu_us"), -1, few == "" ? "" : 1.2 * few, "≤ 1.2× that of 10")
+    before = median("churn_shared", "cnode", "rss_before_bytes")
+    plain("resident before any session, bytes", "churn_shared", "rss_before_bytes", -1, "", "")
+    plain(sessions " sessions came, bytes", "churn_shared", "rss_full_bytes", -1, "", "")
+    plain("… and went, bytes", "churn_shared", "rss_bytes", -1, before == "" ? "" : 1.05 * before, "≤ 1.05× before")
+    plain("… and as many again, bytes", "churn_shared_again", "rss_bytes", -1, before == "" ? "" : 1.05 * before, \
+        "≤ 1.05× before")
+    plain("the same with two peers each: before, bytes", "churn_own", "rss_before_bytes", -1, "", "")
+    before = median("churn_own", "cnode", "rss_before_bytes")
+    plain("… after, bytes", "churn_own", "rss_bytes", -1, before == "" ? "" : 1.05 * before, "≤ 1.05× before")
+    plain("get_pending of " sessions ", sessions listed", "pending", "listed", 1, "", "")
+    plain("get_pending, server CPU, µs", "pending", "cpu_us", -1, "", "")
+    plain("get_pending, answered after, nobody else calling, µs", "pending", "alone_p50_us", -1, "", "")
+    plain("get_pending, answered after, 64 calls in flight, µs", "pending", "loaded_p50_us", -1, "", "")
+    plain("the others' calls before, p50, µs", "pending", "callers_before_p50_us", -1, "", "")
+    plain("the others' calls before, p99, µs", "pending", "callers_before_p99_us", -1, "", "")
+    plain("the others' calls meanwhile, p50, µs", "pending", "callers_during_p50_us", -1, "", "")
+    plain("the others' calls meanwhile, p99, µs", "pending", "callers_during_p99_us", -1, "", "")
+    plain("the others' calls meanwhile, longest, µs", "pending", "callers_during_max_us", -1, "", "")
+}

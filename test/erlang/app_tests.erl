@@ -1,0 +1,639 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% The OTP application: the old module's API on top of the program, in VMs of every kind.
+-module(app_tests).
+-include_lib("eunit/include/eunit.hrl").
+
+-export([log/2, init/1]).
+
+-define(NAME, macula_nat_coordinator).
+-define(ROUNDS, 100).
+
+app_test_() ->
+    Plain = [],
+    Tests = [
+        {"all functions in a plain VM", fun() -> functions(Plain) end},
+        {"all functions in a VM with a long name", fun() -> functions(long()) end},
+        {"all functions in a VM with a short name", fun() -> functions(["-sname", cnode:unique("short")]) end},
+        {"all functions in a VM that waits for its name", fun() -> functions(["-sname", "undefined"]) end},
+        {"the names of the C node", fun names/0},
+        {"the old options, and those of others", fun options/0},
+        {"options from the application's environment", fun environment/0},
+        {"two VMs and one C node", fun() -> shared(long(), long()) end},
+        {"two plain VMs and one C node", fun() -> shared(Plain, Plain) end},
+        {"requests to the local name", fun forwarded/0},
+        {"requests from a third node", fun third_node/0},
+        {"supervision in a plain VM", fun() -> supervision(Plain) end},
+        {"supervision in a distributed VM", fun() -> supervision(long()) end},
+        {"the end of a C node that others started", fun shared_end/0},
+        {"shutdown while the C program hangs", fun hanging/0},
+        {"the local process killed in a plain VM", fun() -> killed(Plain) end},
+        {"the local process killed in a distributed VM", fun() -> killed(long()) end},
+        {"the VM killed", fun vm_killed/0},
+        {"nothing is left behind in a plain VM", fun() -> rounds(Plain) end},
+        {"nothing is left behind in a distributed VM", fun() -> rounds(long()) end},
+        {"errors of a start", fun errors/0},
+        {"a home directory that can't be written", fun home/0},
+        {"distribution that is not TCP", fun not_tcp/0},
+        {"the name is taken", fun name_taken/0},
+        {"EPMD is found where PATH has none", fun no_path/0},
+        {"log lines with their level", fun log_lines/0}
+    ],
+    [{spawn, {timeout, 60, {Title, Test}}} || {Title, Test} <- Tests].
+
+projects_test_() ->
+    {setup, fun sources/0, fun remove/1, fun(Dir) ->
+        [{spawn, {timeout, 300, {Title, fun() -> Test(Dir) end}}} || {Title, Test} <- [
+            {"a rebar3 project", fun rebar3_project/1},
+            {"a Mix project", fun mix_project/1}
+        ]]
+    end}.
+
+%%%-------------------------------------------------------------------
+%%% The API
+%%%-------------------------------------------------------------------
+
+%% An application written by the documentation of the module alone.
+functions(Args) ->
+    with_vm(Args, fun() ->
+        {Before, Cookie} = {node(), erlang:get_cookie()},
+        {ok, Pid} = ?NAME:start_link(#{}),
+        ?assertEqual(Pid, whereis(?NAME)),
+        ?assertEqual({error, {already_started, Pid}}, ?NAME:start_link(#{})),
+        [C] = nodes(hidden),
+        api(),
+        ?assertEqual(Before =:= nonode@nohost, Before =/= node()),
+        ok = gen_server:stop(?NAME),
+        not_running(C),
+        ?assertEqual({Before, Cookie}, {node(), erlang:get_cookie()}),
+        %% And once more.
+        {ok, _} = ?NAME:start_link(#{}),
+        api(),
+        ok = gen_server:stop(?NAME),
+        not_running(C)
+    end).
+
+api() ->
+    ?assertEqual([], ?NAME:get_pending()),
+    {ok, hole_punch, First} = ?NAME:request_connection(<<"a">>, <<"b">>),
+    ?assertMatch([#{session_id := First, initiator_id := <<"a">>, target_id := <<"b">>, initiator_profile := undefined,
+                    target_profile := undefined, strategy := hole_punch, attempts := 0}], ?NAME:get_pending()),
+    [Session] = ?NAME:get_pending(),
+    ?assertEqual([attempts, created_at, initiator_id, initiator_profile, session_id, state, strategy, target_id,
+                  target_profile], lists:sort(maps:keys(Session))),
+    ?assertEqual(ok, ?NAME:report_result(First, <<"a">>, success)),
+    ?assertEqual([], ?NAME:get_pending()),
+    {ok, hole_punch, Second} = ?NAME:request_connection(<<"a">>, <<"c">>, #{notify => self()}),
+    ?assertEqual(ok, ?NAME:report_result(Second, <<"c">>, success)),
+    ?assertEqual(success, completed(Second)),
+    ?assertEqual(ok, ?NAME:coordinate_punch(<<"d">>, <<"e">>, #{session_id => <<"chosen">>})),
+    ?assertMatch([#{session_id := <<"chosen">>, initiator_id := <<"d">>, target_id := <<"e">>}], ?NAME:get_pending()),
+    ?assertEqual(ok, ?NAME:report_result(<<"chosen">>, <<"d">>, success)),
+    ?assertEqual({error, {bad_argument, initiator_id}}, ?NAME:request_connection(not_a_binary, <<"b">>)),
+    ?assertEqual({error, {bad_argument, opts}}, ?NAME:request_connection(<<"a">>, <<"b">>, not_a_map)),
+    ?assertEqual(ok, ?NAME:report_result(<<"unknown">>, <<"a">>, failure)),
+    ?assertEqual([], ?NAME:get_pending()).
+
+%% What calls to a gen_server that is not there do, and no trace of the C node.
+not_running(C) ->
+    ?assertEqual(undefined, whereis(?NAME)),
+    ?assertExit({noproc, {gen_server, call, [?NAME, get_pending]}}, ?NAME:get_pending()),
+    ?assertExit({noproc, {gen_server, call, [?NAME, {request_connection, <<"a">>, <<"b">>, #{}}]}},
+                ?NAME:request_connection(<<"a">>, <<"b">>)),
+    ?assertEqual(ok, ?NAME:coordinate_punch(<<"a">>, <<"b">>, #{})),
+    ?assertEqual(ok, ?NAME:report_result(<<"id">>, <<"a">>, success)),
+    gone(C).
+
+gone(C) ->
+    [Alive, _] = string:split(atom_to_list(C), "@"),
+    ?assertEqual([], programs(Alive)),
+    cnode:await(fun() -> not lists:keymember(Alive, 1, cnode:epmd_names()) end).
+
+completed(Id) ->
+    receive {punch_session, Id, #{state := completed, result := Result}} -> Result end.
+
+failed(Id) ->
+    receive {punch_session, Id, #{state := failed, result := Result, attempts := Attempts}} -> {Result, Attempts} end.
+
+names() ->
+    CNode = fun() -> {ok, _} = ?NAME:start_link(#{}), [C] = nodes(hidden), ok = gen_server:stop(?NAME), C end,
+    Name = cnode:unique("vm"),
+    ?assertEqual(list_to_atom("macula_nat_" ++ Name ++ "@127.0.0.1"), with_vm(["-name", Name ++ "@127.0.0.1"], CNode)),
+    ?assertEqual(list_to_atom("macula_nat_" ++ Name ++ "@localhost"), with_vm(["-sname", Name], CNode)),
+    {C, OsPid} = with_vm([], fun() -> {CNode(), os:getpid()} end),
+    ?assertEqual(list_to_atom("macula_nat_" ++ OsPid ++ "@127.0.0.1"), C),
+    %% With an address of its own to listen on it has the host of the VM.
+    ?assertEqual(list_to_atom("macula_nat_" ++ Name ++ "@localhost"), with_vm(["-sname", Name ++ "@localhost"], fun() ->
+        {ok, _} = ?NAME:start_link(#{listen => "0.0.0.0"}),
+        [Node] = nodes(hidden),
+        ok = gen_server:stop(?NAME),
+        Node
+    end)).
+
+options() ->
+    with_vm(long(), fun() ->
+        {ok, _} = ?NAME:start_link(#{max_punch_attempts => 0, punch_timeout_ms => 3600000, relay_port => 4433,
+                                     {any, key} => "value", cache => []}),
+        {ok, hole_punch, First} = ?NAME:request_connection(<<"a">>, <<"b">>, #{notify => self()}),
+        ok = ?NAME:report_result(First, <<"a">>, failure),
+        ?assertEqual({unreachable, 0}, failed(First)),
+        ok = gen_server:stop(?NAME),
+        {ok, _} = ?NAME:start_link(#{max_punch_attempts => 1, punch_timeout_ms => 1}),
+        {ok, hole_punch, Second} = ?NAME:request_connection(<<"a">>, <<"b">>, #{notify => self()}),
+        ?assertEqual({timeout, 1}, failed(Second)),
+        ok = gen_server:stop(?NAME)
+    end).
+
+environment() ->
+    %% From the command line, which nothing has loaded yet; the options come first.
+    with_vm(long() ++ ["-macula_nat_cnode", "max_punch_attempts", "0", "-macula_nat_cnode", "cnode", "'no@where.at.all'"],
+            fun() ->
+        {ok, _} = ?NAME:start_link(#{cnode => undefined}),
+        {ok, hole_punch, First} = ?NAME:request_connection(<<"a">>, <<"b">>, #{notify => self()}),
+        ok = ?NAME:report_result(First, <<"a">>, failure),
+        ?assertEqual({unreachable, 0}, failed(First)),
+        ok = gen_server:stop(?NAME),
+        application:set_env(macula_nat_cnode, args, ["--strategy-rules", "none"]),
+        process_flag(trap_exit, true),
+        ?assertEqual({error, {exit_status, 64}}, ?NAME:start_link(#{cnode => undefined}))
+    end).
+
+%%%-------------------------------------------------------------------
+%%% One C node for several VMs
+%%%-------------------------------------------------------------------
+
+shared(ArgsA, ArgsB) ->
+    cnode:with(#{}, fun(#{node := C}) ->
+        [A, B] = [vm(Args) || Args <- [ArgsA, ArgsB]],
+        Self = self(),
+        %% By the options and by the application's environment, as macula starts it.
+        Asker = spawn_link(fun() ->
+            Self ! {self(), cnode:on(A, fun() ->
+                {ok, _} = ?NAME:start_link(#{cnode => C}),
+                {ok, hole_punch, Id} = ?NAME:request_connection(<<"a">>, <<"b">>, #{notify => self()}),
+                Result = completed(Id),
+                Named = node(),
+                ok = gen_server:stop(?NAME),
+                {Id, Result, Named, node()}
+            end)}
+        end),
+        {Reported, NamedB, NodeB} = cnode:on(B, fun() ->
+            application:set_env(macula_nat_cnode, cnode, C),
+            {ok, _} = ?NAME:start_link(#{}),
+            cnode:await(fun() -> ?NAME:get_pending() =/= [] end),
+            [#{session_id := Id, initiator_id := <<"a">>}] = ?NAME:get_pending(),
+            ok = ?NAME:report_result(Id, <<"b">>, success),
+            [] = ?NAME:get_pending(),
+            Named = node(),
+            ok = gen_server:stop(?NAME),
+            {Id, Named, node()}
+        end),
+        {Id, Result, NamedA, NodeA} = receive {Asker, Answer} -> Answer end,
+        ?assertEqual({Id, success}, {Reported, Result}),
+        ?assertEqual(3, length(lists:usort([nonode@nohost, NamedA, NamedB]))),
+        %% The ends of the local processes left the C node alone.
+        ?assertEqual([], gen_server:call({?NAME, C}, get_pending)),
+        [?assertEqual({nonode@nohost, nonode@nohost}, {NodeA, NodeB}) || ArgsA =:= [], ArgsB =:= []],
+        [cnode:peer_stop(Vm) || Vm <- [A, B]]
+    end).
+
+shared_end() ->
+    Handle = #{node := C, name := Name} = cnode:start(),
+    Vm = vm(long()),
+    {Sup, First} = cnode:on(Vm, fun() -> supervise(#{cnode => C}) end),
+    ok = cnode:kill(Handle),
+    %% A C node that comes back is found again: the restart waits for it.
+    Again = cnode:start(#{name => Name}),
+    cnode:on(Vm, fun() ->
+        restarted(First),
+        ?assertEqual([], ?NAME:get_pending()),
+        shutdown(Sup)
+    end),
+    ?assertEqual(0, cnode:stop(Again)),
+    cnode:peer_stop(Vm).
+
+%%%-------------------------------------------------------------------
+%%% The local name
+%%%-------------------------------------------------------------------
+
+forwarded() ->
+    with_vm([], fun() ->
+        {ok, Pid} = ?NAME:start_link(#{}),
+        {ok, hole_punch, Id} = gen_server:call(?NAME, {request_connection, <<"a">>, <<"b">>, #{notify => self()}}),
+        ?assertMatch([#{session_id := Id}], gen_server:call(Pid, get_pending)),
+        ?assertEqual({error, unknown_request}, gen_server:call(?NAME, no_such_request)),
+        ok = gen_server:cast(?NAME, {report_result, Id, <<"a">>, success}),
+        ?assertEqual(success, completed(Id)),
+        %% The caller itself becomes the mailbox.
+        ?assertEqual(ok, gen_server:call(?NAME, {attach_peer, <<"c">>})),
+        {ok, hole_punch, Punch} = ?NAME:request_connection(<<"c">>, <<"d">>),
+        receive {punch_coordinate, #{session_id := Punch, role := initiator}} -> ok end,
+        ?assertEqual(ok, gen_server:call(?NAME, {detach_peer, <<"c">>})),
+        %% What nobody understands changes nothing.
+        ?NAME ! anything,
+        ok = gen_server:cast(?NAME, anything),
+        ?assertMatch([#{session_id := Punch}], gen_server:call(?NAME, get_pending)),
+        ?assertEqual(Pid, whereis(?NAME)),
+        ok = gen_server:stop(?NAME)
+    end).
+
+third_node() ->
+    A = vm(long()),
+    B = vm(long()),
+    [NodeA, NodeB] = [cnode:on(Vm, fun() -> node() end) || Vm <- [A, B]],
+    {Sup, _} = cnode:on(A, fun() -> supervise(#{}) end),
+    cnode:on(B, fun() ->
+        {ok, hole_punch, Id} = gen_server:call({?NAME, NodeA}, {request_connection, <<"a">>, <<"b">>, #{}}),
+        ?assertMatch([#{session_id := Id}], gen_server:call({?NAME, NodeA}, get_pending)),
+        ok = gen_server:cast({?NAME, NodeA}, {report_result, Id, <<"a">>, success}),
+        ?assertEqual([], gen_server:call({?NAME, NodeA}, get_pending)),
+        ?assertMatch({[{NodeA, []}], []}, gen_server:multi_call([NodeA], ?NAME, get_pending)),
+        %% Many at once, each answered to the one that asked.
+        Ids = [gen_server:send_request({?NAME, NodeA}, {request_connection, <<N:32>>, <<"b">>, #{}}) || N <- lists:seq(1, 100)],
+        Answers = [begin {reply, {ok, hole_punch, New}} = gen_server:receive_response(Request, infinity), New end || Request <- Ids],
+        Asked = maps:from_list([{Each, From} || #{session_id := Each, initiator_id := From} <- gen_server:call({?NAME, NodeA}, get_pending)]),
+        ?assertEqual([<<N:32>> || N <- lists:seq(1, 100)], [maps:get(Each, Asked) || Each <- Answers]),
+        ?assertEqual({error, not_local}, gen_server:call({?NAME, NodeA}, {attach_peer, <<"c">>})),
+        ?assertEqual([], nodes(hidden))
+    end),
+    ?assertNotEqual(NodeA, NodeB),
+    cnode:on(A, fun() -> shutdown(Sup) end),
+    [cnode:peer_stop(Vm) || Vm <- [A, B]].
+
+%%%-------------------------------------------------------------------
+%%% Supervision
+%%%-------------------------------------------------------------------
+
+%% @private The supervisor of the old module's users.
+init(Opts) ->
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 60},
+          [#{id => ?NAME, start => {?NAME, start_link, [Opts]}}]}}.
+
+%% Start the supervisor under a process of its own, so that it outlives the caller.
+supervise(Opts) ->
+    Self = self(),
+    Holder = spawn(fun() ->
+        {ok, _} = supervisor:start_link(?MODULE, Opts),
+        Self ! {self(), whereis(?NAME)},
+        receive stop -> exit(shutdown) end
+    end),
+    receive {Holder, Pid} -> {Holder, Pid} end.
+
+restarted(Before) ->
+    cnode:await(fun() -> is_pid(whereis(?NAME)) andalso whereis(?NAME) =/= Before end),
+    %% The name is registered before the start is over.
+    _ = sys:get_state(?NAME),
+    ok.
+
+%% An end by the supervisor's own time limit would have the reason `killed'.
+shutdown(Holder) ->
+    Ref = monitor(process, ?NAME),
+    Holder ! stop,
+    receive {'DOWN', Ref, process, _, Reason} -> ?assertEqual(shutdown, Reason) end.
+
+supervision(Args) ->
+    with_vm(Args, fun() ->
+        Before = node(),
+        {Sup, First} = supervise(#{}),
+        [C] = nodes(hidden),
+        {ok, hole_punch, _} = ?NAME:request_connection(<<"a">>, <<"b">>),
+        Ref = monitor(process, First),
+        kill_program(C, "KILL"),
+        receive {'DOWN', Ref, process, First, Reason} -> ?assertEqual({exit_status, 137}, Reason) end,
+        restarted(First),
+        ?assertEqual([], ?NAME:get_pending()),
+        %% An end in order is an end too.
+        Second = whereis(?NAME),
+        Other = monitor(process, Second),
+        ok = gen_server:stop({?NAME, C}),
+        receive {'DOWN', Other, process, Second, Why} -> ?assertEqual({exit_status, 0}, Why) end,
+        restarted(Second),
+        ?assertEqual([], ?NAME:get_pending()),
+        [_] = programs(C),
+        shutdown(Sup),
+        not_running(C),
+        ?assertEqual(Before, node())
+    end).
+
+hanging() ->
+    with_vm([], fun() ->
+        {Sup, _} = supervise(#{}),
+        [C] = nodes(hidden),
+        kill_program(C, "STOP"),
+        shutdown(Sup),
+        not_running(C),
+        ?assertEqual(nonode@nohost, node())
+    end).
+
+killed(Args) ->
+    with_vm(Args, fun() ->
+        Before = node(),
+        {Sup, First} = supervise(#{}),
+        [C] = nodes(hidden),
+        exit(First, kill),
+        restarted(First),
+        api(),
+        shutdown(Sup),
+        not_running(C),
+        ?assertEqual(Before, node()),
+        %% And without a supervisor.
+        {Pid, Ref} = spawn_monitor(fun() -> {ok, _} = ?NAME:start_link(#{}), exit(whereis(?NAME), kill), receive after infinity -> ok end end),
+        receive {'DOWN', Ref, process, Pid, killed} -> ok end,
+        cnode:await(fun() -> programs(C) =:= [] andalso node() =:= Before end),
+        not_running(C)
+    end).
+
+vm_killed() ->
+    Vm = vm([]),
+    C = cnode:on(Vm, fun() -> _ = supervise(#{}), [C] = nodes(hidden), C end),
+    [_] = programs(C),
+    cnode:peer_kill(Vm),
+    cnode:await(fun() -> programs(C) =:= [] end),
+    gone(C).
+
+rounds(Args) ->
+    with_vm(Args, fun() ->
+        Round = fun() ->
+            {ok, _} = ?NAME:start_link(#{}),
+            {ok, hole_punch, _} = ?NAME:request_connection(<<"a">>, <<"b">>),
+            ok = gen_server:stop(?NAME)
+        end,
+        %% The first round loads modules and starts what stays, as the service that resolves names.
+        Round(),
+        _ = things(),
+        Before = things(),
+        [Round() || _ <- lists:seq(1, ?ROUNDS)],
+        %% An OS process that has ended may still be seen, and a socket that is closed be counted.
+        try cnode:await(fun() -> things() =:= Before end, 5000) catch error:_ -> ?assertEqual(Before, things()) end,
+        ?assertEqual(nothing_else, receive Message -> Message after 0 -> nothing_else end)
+    end).
+
+things() ->
+    {ok, Descriptors} = file:list_dir("/proc/self/fd"),
+    #{processes => length(processes()), ports => length(erlang:ports()), tables => length(ets:all()),
+      atoms => erlang:system_info(atom_count), descriptors => length(Descriptors), children => children(),
+      names => [Name || {"macula_nat_" ++ _ = Name, _} <- cnode:epmd_names(), string:find(Name, os:getpid()) =/= nomatch],
+      node => node()}.
+
+%%%-------------------------------------------------------------------
+%%% What can't be started
+%%%-------------------------------------------------------------------
+
+errors() ->
+    with_vm(long(), fun() ->
+        process_flag(trap_exit, true),
+        Start = fun(Opts) -> {error, Reason} = ?NAME:start_link(Opts), Reason end,
+        ?assertEqual({not_connected, 'nobody@127.0.0.1'}, Start(#{cnode => 'nobody@127.0.0.1'})),
+        ?assertEqual({bad_option, cnode, "name@host"}, Start(#{cnode => "name@host"})),
+        ?assertEqual({bad_option, punch_timeout_ms, soon}, Start(#{punch_timeout_ms => soon})),
+        ?assertEqual({bad_option, args, 1}, Start(#{args => [1]})),
+        ?assertEqual({bad_option, listen, {127, 0, 0, 1}}, Start(#{listen => {127, 0, 0, 1}})),
+        ?assertEqual({exit_status, 64}, Start(#{max_punch_attempts => -1})),
+        ?assertEqual({exit_status, 64}, Start(#{listen => "localhost"})),
+        ?assertEqual([], children())
+    end).
+
+home() ->
+    fails([], [{"HOME", "/proc"}], fun(Reason) ->
+        {distribution_not_started, {auth, Text}} = Reason,
+        ?assertNotEqual(nomatch, string:find(Text, "/proc/.erlang.cookie"))
+    end).
+
+not_tcp() ->
+    fails(["-proto_dist", "inet_tls"], [], fun(Reason) ->
+        ?assertEqual({distribution_not_tcp, ["inet_tls"]}, Reason)
+    end).
+
+fails(Args, Env, Check) ->
+    Vm = vm(Args, Env),
+    cnode:on(Vm, fun() ->
+        process_flag(trap_exit, true),
+        {error, Reason} = ?NAME:start_link(#{}),
+        Check(Reason),
+        ?assertEqual({nonode@nohost, undefined, []}, {node(), whereis(?NAME), children()})
+    end),
+    cnode:peer_stop(Vm).
+
+name_taken() ->
+    Name = cnode:unique("taken"),
+    cnode:with(#{name => "macula_nat_" ++ Name}, fun(_) ->
+        with_vm(["-name", Name ++ "@127.0.0.1"], fun() ->
+            process_flag(trap_exit, true),
+            ?assertEqual({error, {exit_status, 69}}, ?NAME:start_link(#{}))
+        end)
+    end).
+
+no_path() ->
+    Port = integer_to_list(cnode:free_port()),
+    Vm = vm([], [{"ERL_EPMD_PORT", Port}]),
+    try
+        cnode:on(Vm, fun() ->
+            true = os:putenv("PATH", "/nonexistent"),
+            {ok, _} = ?NAME:start_link(#{}),
+            api(),
+            ?assertMatch([_], cnode:epmd_names(list_to_integer(Port))),
+            ok = gen_server:stop(?NAME)
+        end)
+    after
+        cnode:peer_stop(Vm),
+        os:cmd("epmd -port " ++ Port ++ " -kill")
+    end.
+
+%%%-------------------------------------------------------------------
+%%% The log
+%%%-------------------------------------------------------------------
+
+%% @private A handler of logger.
+log(#{level := Level, msg := {Format, Arguments}}, #{config := #{to := Pid}}) when is_list(Format) ->
+    Pid ! {log, Level, lists:flatten(io_lib:format(Format, Arguments))};
+log(_, _) ->
+    ok.
+
+log_lines() ->
+    with_vm([], fun() ->
+        ok = logger:set_primary_config(level, debug),
+        ok = logger:add_handler(?MODULE, ?MODULE, #{config => #{to => self()}}),
+        {ok, _} = ?NAME:start_link(#{}),
+        logged(notice, "macula_nat_coordinator has started distribution"),
+        logged(notice, "macula_nat_cnode: [^ ]+ serves calls at port [0-9]+"),
+        logged(info, "macula_nat_cnode: connected to "),
+        ok = ?NAME:report_result(<<"unknown">>, <<"a">>, success),
+        [] = ?NAME:get_pending(),
+        logged(warning, "macula_nat_cnode: report_result ignored"),
+        ok = gen_server:stop(?NAME),
+        logged(notice, "macula_nat_cnode: ended by signal 15"),
+        process_flag(trap_exit, true),
+        {error, {exit_status, 64}} = ?NAME:start_link(#{args => ["--wrong"]}),
+        logged(error, "macula_nat_cnode: unknown option '--wrong'")
+    end).
+
+logged(Level, Regexp) ->
+    receive
+        {log, Any, Text} ->
+            case re:run(Text, "^" ++ Regexp) of
+                {match, _} -> ?assertEqual({Level, Text}, {Any, Text});
+                nomatch -> logged(Level, Regexp)
+            end
+    after 30000 ->
+        error({not_logged, Regexp})
+    end.
+
+%%%-------------------------------------------------------------------
+%%% Projects that depend on it
+%%%-------------------------------------------------------------------
+
+%% What a git dependency consists of.
+sources() ->
+    Dir = string:trim(os:cmd("mktemp -d")),
+    "" = os:cmd("mkdir -p " ++ Dir ++ "/macula_nat_cnode/priv && cp -r Makefile rebar.config scripts c_src include src " ++
+                Dir ++ "/macula_nat_cnode && cp priv/.gitignore " ++ Dir ++ "/macula_nat_cnode/priv"),
+    Dir.
+
+remove(Dir) ->
+    "" = os:cmd("rm -rf " ++ Dir).
+
+rebar3_project(Dir) ->
+    has("rebar3"),
+    Project = filename:join(Dir, "rebar3_project"),
+    write(Project, "rebar.config",
+          "{deps, [macula_nat_cnode]}.\n"
+          "{relx, [{release, {sample, \"1\"}, [sample]}, {mode, prod}, {include_erts, false},\n"
+          "        {exclude_modules, [{macula, [macula_nat_coordinator]}]}]}.\n"),
+    write(Project, "src/sample.app.src",
+          "{application, sample, [{vsn, \"1\"}, {mod, {sample, []}},\n"
+          "                       {applications, [kernel, stdlib, macula_nat_cnode, macula]}]}.\n"),
+    write(Project, "src/sample.erl",
+          "-module(sample).\n-behaviour(application).\n-export([start/2, stop/1]).\n"
+          "start(_, _) ->\n"
+          "    Answer = macula_nat_coordinator:request_connection(<<\"a\">>, <<\"b\">>),\n"
+          "    io:format(\"answer ~0p~n\", [Answer]),\n"
+          "    {ok, spawn_link(fun() -> init:stop(), receive after infinity -> ok end end)}.\n"
+          "stop(_) -> ok.\n"),
+    macula(filename:join(Project, "apps/macula")),
+    ok = filelib:ensure_dir(filename:join(Project, "_checkouts/x")),
+    "" = os:cmd("mv " ++ Project ++ "/src " ++ Project ++ "/apps/sample_src && mkdir " ++ Project ++ "/apps/sample && mv " ++
+                Project ++ "/apps/sample_src " ++ Project ++ "/apps/sample/src"),
+    ok = file:make_symlink(filename:join(Dir, "macula_nat_cnode"), filename:join(Project, "_checkouts/macula_nat_cnode")),
+    run(Project, "rebar3 release"),
+    Output = run(Project, "_build/default/rel/sample/bin/sample foreground"),
+    ?assertMatch({match, _}, re:run(Output, "answer {ok,hole_punch,<<\"[^\"]{24}\">>}"), Output).
+
+mix_project(Dir) ->
+    has("elixir"),
+    has("mix"),
+    has("rebar3"),
+    Project = filename:join(Dir, "mix_project"),
+    write(Project, "mix.exs",
+          "defmodule Sample.MixProject do\n  use Mix.Project\n\n"
+          "  def project do\n    [app: :sample, version: \"1.0.0\", deps: [{:macula_nat_cnode, path: \"../macula_nat_cnode\"}]]\n  end\n\n"
+          "  def application, do: [extra_applications: [:logger]]\nend\n"),
+    write(Project, "lib/sample.ex",
+          "defmodule Sample do\n  def run do\n    {:ok, _} = :macula_nat_coordinator.start_link(%{})\n"
+          "    answer = :macula_nat_coordinator.request_connection(\"a\", \"b\")\n"
+          "    :ok = :gen_server.stop(:macula_nat_coordinator)\n"
+          "    IO.inspect({:answer, answer, node()})\n  end\nend\n"),
+    run(Project, "MIX_REBAR3=$(command -v rebar3) mix compile"),
+    Output = run(Project, "MIX_REBAR3=$(command -v rebar3) mix run -e 'Sample.run()'"),
+    ?assertMatch({match, _}, re:run(Output, "{:answer, {:ok, :hole_punch, \"[^\"]{24}\"}, :nonode@nohost}"), Output).
+
+%% An application with the old module in it, which starts the module as macula does.
+macula(Dir) ->
+    write(Dir, "src/macula.app.src",
+          "{application, macula, [{vsn, \"0.14.3\"}, {registered, [macula_nat_coordinator]}, {mod, {macula_app, []}},\n"
+          "                       {applications, [kernel, stdlib]}]}.\n"),
+    write(Dir, "src/macula_app.erl",
+          "-module(macula_app).\n-behaviour(application).\n-behaviour(supervisor).\n-export([start/2, stop/1, init/1]).\n"
+          "start(_, _) -> supervisor:start_link(?MODULE, []).\nstop(_) -> ok.\n"
+          "init([]) -> {ok, {#{}, [#{id => nat, start => {macula_nat_coordinator, start_link, [#{}]}}]}}.\n"),
+    write(Dir, "src/macula_nat_coordinator.erl",
+          "-module(macula_nat_coordinator).\n-export([start_link/1]).\n-spec start_link(map()) -> no_return().\n"
+          "start_link(_) -> exit(the_old_module).\n").
+
+write(Dir, Name, Text) ->
+    File = filename:join(Dir, Name),
+    ok = filelib:ensure_dir(File),
+    ok = file:write_file(File, Text).
+
+has(Command) ->
+    os:find_executable(Command) =/= false orelse cnode:skip(Command ++ " is not installed").
+
+%% The output of a command that must end with status 0.
+run(Dir, Command) ->
+    Port = open_port({spawn_executable, "/bin/sh"},
+                     [{args, ["-c", Command]}, {cd, Dir}, {env, [{"CFLAGS", "-O0"}]}, exit_status, stderr_to_stdout, binary]),
+    run_loop(Port, Command, []).
+
+run_loop(Port, Command, Output) ->
+    receive
+        {Port, {data, Data}} -> run_loop(Port, Command, [Output | Data]);
+        {Port, {exit_status, 0}} -> unicode:characters_to_list(Output);
+        {Port, {exit_status, Status}} -> error({Command, Status, unicode:characters_to_list(Output)})
+    end.
+
+%%%-------------------------------------------------------------------
+%%% VMs and their programs
+%%%-------------------------------------------------------------------
+
+long() ->
+    ["-name", cnode:unique("vm") ++ "@127.0.0.1"].
+
+vm(Args) ->
+    vm(Args, []).
+
+%% A VM with the application in its code path and these arguments, controlled through its standard input.
+vm(Args, Env) ->
+    Paths = lists:usort([filename:absname(filename:dirname(code:which(Module))) || Module <- [?MODULE, cnode, ?NAME]]),
+    Started = peer:start_link(#{
+        connection => standard_io, wait_boot => 30000, env => Env,
+        args => ["-boot", "no_dot_erlang", "-pa" | Paths] ++
+            ["-kernel", "logger_level", "critical", "+S", "2:2", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"] ++ Args
+    }),
+    ok = element(1, Started),
+    #{peer => element(2, Started), node => undefined}.
+
+with_vm(Args, Fun) ->
+    Vm = vm(Args),
+    Result = cnode:on(Vm, Fun, 50000),
+    cnode:peer_stop(Vm),
+    Result.
+
+%% The OS processes that run the program under a node name or the part of it before the `@'.
+programs(Name) when is_atom(Name) ->
+    programs(hd(string:split(atom_to_list(Name), "@")));
+programs(Alive) ->
+    [OsPid || OsPid <- os_processes(), is_program(OsPid, Alive)].
+
+is_program(OsPid, Alive) ->
+    case file:read_file("/proc/" ++ OsPid ++ "/cmdline") of
+        {ok, CommandLine} ->
+            lists:any(fun(Argument) -> lists:prefix(Alive ++ "@", binary_to_list(Argument)) end,
+                      binary:split(CommandLine, <<0>>, [global]));
+        {error, _} ->
+            false
+    end.
+
+%% The OS processes that this VM has started, but for those that every VM has.
+children() ->
+    Parents = [{OsPid, Parent, Name} || OsPid <- os_processes(), {Parent, Name} <- stat(OsPid)],
+    Self = os:getpid(),
+    Direct = [{OsPid, Name} || {OsPid, Parent, Name} <- Parents, Parent =:= Self],
+    [Name || {_, Name} <- Direct, Name =/= "erl_child_setup"] ++
+        [Name || {Helper, "erl_child_setup"} <- Direct, {_, Parent, Name} <- Parents, Parent =:= Helper,
+                 Name =/= "inet_gethost"].
+
+stat(OsPid) ->
+    case file:read_file("/proc/" ++ OsPid ++ "/stat") of
+        {ok, Stat} ->
+            {match, [Name, Parent]} = re:run(Stat, "\\((.*)\\) . ([0-9]+) ", [{capture, all_but_first, list}]),
+            [{Parent, Name}];
+        {error, _} ->
+            []
+    end.
+
+os_processes() ->
+    {ok, Names} = file:list_dir("/proc"),
+    [Name || Name <- Names, string:to_integer(Name) =/= {error, no_integer}].
+
+kill_program(C, Signal) ->
+    [OsPid] = programs(C),
+    "" = os:cmd("kill -" ++ Signal ++ " " ++ OsPid),
+    ok.
