@@ -26,7 +26,7 @@
     X(options) \
     X(profile_term) \
     X(term_check) \
-    X(term_write)
+    X(term_write) \
     X(watcher)
 /* clang-format on */
 
