@@ -93,6 +93,8 @@ nat-lab:
 	@echo
 	@CNODE=$(CURDIR)/$(PROGRAM) BUILD=$(BUILD) PICTURE=$(CURDIR)/doc/nat_lab.svg test/nat_lab/run all; \
 	    status=$$?; [ $$status -eq 77 ] || exit $$status
+	@CNODE=$(CURDIR)/$(PROGRAM) BUILD=$(BUILD) test/nat_lab/run skew; \
+	    status=$$?; [ $$status -eq 77 ] || exit $$status
 
 unit: $(BUILD)/unit
 	$(BUILD)/unit

@@ -313,6 +313,15 @@ int nat_request(struct nat_coordinator *coordinator, struct nat_now now,
 int nat_coordinate(struct nat_coordinator *coordinator, struct nat_now now,
                    const struct nat_request *request, const struct nat_bytes *session_id);
 
+/*
+ * Says that messages to a peer took `delay_ms` the last time. While the peer has sessions, its next
+ * punch_time is set so that a message that takes as long again is there before; NAT_LEAD_MAX_MS is
+ * the most that is waited. A peer without sessions is not remembered.
+ */
+void nat_peer_delay(struct nat_coordinator *coordinator, struct nat_bytes peer_id,
+                    uint32_t delay_ms);
+#define NAT_LEAD_MAX_MS 3000u
+
 enum nat_report {
     NAT_REPORT_SUCCESS,
     NAT_REPORT_FAILURE,
@@ -402,6 +411,7 @@ struct nat_counters {
     uint64_t swept_ended;   /* dropped after their end */
     uint64_t swept_expired; /* dropped alive, for their age */
     uint64_t watchers_refused;
+    uint64_t leads_extended; /* attempts whose punch_time was put off for a slow peer */
     /* now */
     uint64_t live[NAT_LIVE_STATES]; /* by enum nat_state */
     uint64_t ended, peers, pairs;

@@ -166,6 +166,8 @@ static bool take_mailbox_call(struct coordinator *co, const struct caller *calle
     else
         mailbox_detach(&co->mailboxes, id, &caller->pid);
     reply_atom(caller, "ok");
+    if (attach)
+        clocks_measure(&co->clocks, caller->pid.node);
     return true;
 }
 
@@ -267,6 +269,7 @@ void coordinator_take_down(struct coordinator *co, struct connection *c)
 {
     services_take_down(&co->services, c);
     watches_take_connection_down(c);
+    clocks_take_down(&co->clocks, slice_of(c->name));
 }
 
 int coordinator_start(struct coordinator *co, struct node *node, struct nat_cache *cache,
@@ -294,7 +297,9 @@ int coordinator_start(struct coordinator *co, struct node *node, struct nat_cach
     cache->changed = on_cache_changed;
     cache->changed_ctx = co;
     mailboxes_init(&co->mailboxes, node, &co->watches);
-    deliveries_init(&co->deliveries, &co->services, &co->calls, &co->mailboxes);
+    clocks_init(&co->clocks, node, &co->calls);
+    deliveries_init(&co->deliveries, &co->services, &co->calls, &co->mailboxes, &co->clocks,
+                    co->nat);
     uv_timer_init(node->loop, &co->timer);
     co->timer.data = co;
     uv_idle_init(node->loop, &co->listing_turn);
@@ -308,6 +313,7 @@ void coordinator_close(struct coordinator *co)
     uv_close((uv_handle_t *)&co->timer, NULL);
     uv_close((uv_handle_t *)&co->listing_turn, NULL);
     deliveries_free(&co->deliveries);
+    clocks_free(&co->clocks);
     requests_free(co);
     services_close(&co->services);
     services_free(&co->services);

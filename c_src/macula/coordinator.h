@@ -10,6 +10,7 @@
 #ifndef MACULA_COORDINATOR_H
 #define MACULA_COORDINATOR_H
 
+#include "macula/clocks.h"
 #include "macula/delivery.h"
 #include "macula/lookup.h"
 #include "macula/mailboxes.h"
@@ -56,6 +57,7 @@ struct coordinator {
     struct services services;
     struct lookup lookup;
     struct mailboxes mailboxes;
+    struct clocks clocks;
     struct deliveries deliveries;
     struct watchers watchers;
     struct waiting *waiting; /* requests whose profiles are being looked up */

@@ -15,6 +15,7 @@
 struct delivery {
     struct deliveries *all;
     struct ask *ask;
+    uint64_t started;         /* loop ms */
     struct nat_action action; /* its views point into `bytes` */
     struct nat_profile *recipient_profile;
     char host[NAT_HOST_MAX + 1];         /* of the other peer, where it came from the DHT */
@@ -24,9 +25,23 @@ struct delivery {
 };
 
 void deliveries_init(struct deliveries *all, struct services *services, struct calls *calls,
-                     struct mailboxes *mailboxes)
+                     struct mailboxes *mailboxes, struct clocks *clocks,
+                     struct nat_coordinator *nat)
 {
-    *all = (struct deliveries){.services = services, .calls = calls, .mailboxes = mailboxes};
+    *all = (struct deliveries){
+        .services = services,
+        .calls = calls,
+        .mailboxes = mailboxes,
+        .clocks = clocks,
+        .nat = nat,
+    };
+}
+
+static void note_delay(struct deliveries *all, struct nat_bytes recipient, uint64_t ms)
+{
+    if (ms > all->slowest_ms)
+        all->slowest_ms = ms;
+    nat_peer_delay(all->nat, recipient, (uint32_t)ms);
 }
 
 static void delivery_free(struct delivery *d)
@@ -53,14 +68,22 @@ static bool send_to_mailbox(struct deliveries *all, const struct nat_action *act
     const struct pid *pid = mailbox_find(all->mailboxes, slice_of_nat(action->recipient_id));
     struct connection *via;
     struct buffer *b = pid ? node_open_send(all->mailboxes->node, pid, &via) : NULL;
+    struct nat_action told = *action;
+    int64_t ahead_ms;
+    uint32_t delay_ms;
 
     if (!b)
         return false;
+    bool known = clocks_get(all->clocks, pid->node, &ahead_ms, &delay_ms);
+    told.punch_time += ahead_ms; /* the same instant, in the peer's clock */
     term_put_tuple(b, 2);
     term_put_atom(b, "punch_coordinate");
-    coordinate_put(b, action);
+    coordinate_put(b, &told);
     connection_close_frame(via);
     all->to_mailboxes++;
+    clocks_measure(all->clocks, pid->node);
+    if (known)
+        note_delay(all, action->recipient_id, delay_ms);
     return true;
 }
 
@@ -170,6 +193,8 @@ static void on_message_sent(void *ctx, bool answered, struct slice answer)
     d->ask = NULL;
     if (answered && cursor_is_atom(&c, "ok")) {
         d->all->to_connectors++;
+        note_delay(d->all, d->action.recipient_id,
+                   uv_now(d->all->services->node->loop) - d->started);
         delivery_free(d);
     } else {
         store(d);
@@ -313,6 +338,7 @@ static struct delivery *delivery_new(struct deliveries *all, const struct nat_ac
         return NULL;
     uint8_t *to = d->bytes;
     d->all = all;
+    d->started = uv_now(all->services->node->loop);
     d->action = *a;
     d->action.session = (struct nat_session_view){.session_id = keep(&to, a->session.session_id)};
     d->action.recipient_id = keep(&to, a->recipient_id);

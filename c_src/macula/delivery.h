@@ -11,6 +11,7 @@
 #define MACULA_DELIVERY_H
 
 #include "macula/ask.h"
+#include "macula/clocks.h"
 #include "macula/mailboxes.h"
 #include "macula_nat.h"
 
@@ -23,13 +24,17 @@ struct deliveries {
     struct services *services;
     struct calls *calls;
     struct mailboxes *mailboxes;
+    struct clocks *clocks;       /* of the mailboxes' nodes */
+    struct nat_coordinator *nat; /* is told how long deliveries took */
     struct delivery *under_way;
     size_t count;
     uint64_t to_mailboxes, to_connectors, to_dht, failed;
+    uint64_t slowest_ms; /* of those that were answered */
 };
 
 void deliveries_init(struct deliveries *all, struct services *services, struct calls *calls,
-                     struct mailboxes *mailboxes);
+                     struct mailboxes *mailboxes, struct clocks *clocks,
+                     struct nat_coordinator *nat);
 void deliveries_free(struct deliveries *all);
 
 /* Starts a delivery of a NAT_COORDINATE action; all that it needs is copied. */

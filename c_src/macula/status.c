@@ -81,6 +81,8 @@ static void put_counters(struct coordinator *co, struct buffer *b)
         {"delivered_by_connectors", d->to_connectors},
         {"delivered_to_dht", d->to_dht},
         {"undelivered", d->failed},
+        {"slowest_delivery_ms", d->slowest_ms},
+        {"leads_extended", n->leads_extended},
         {"reports", n->reports},
         {"reports_repeated", n->reports_repeated},
         {"reports_ended", n->reports_ended},
@@ -164,8 +166,10 @@ static void put_lookups(struct coordinator *co, struct buffer *b)
 
 void status_put(struct coordinator *co, struct buffer *b)
 {
-    term_put_map(b, 8);
+    term_put_map(b, 9);
     put_services(co, b);
+    term_put_atom(b, "clocks");
+    clocks_put(&co->clocks, b);
     put_lookups(co, b);
     put_options(co, b);
     put_sessions(co, b);

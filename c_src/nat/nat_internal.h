@@ -86,6 +86,7 @@ void nat_heap_remove(struct nat_heap *heap, struct nat_session *session);
 struct nat_peer {
     UT_hash_handle hh; /* by its id */
     uint32_t refs;
+    uint32_t delay_ms; /* of the last message to it, 0 if not known */
     char id[];
 };
 

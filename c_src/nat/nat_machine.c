@@ -29,12 +29,25 @@ static uint32_t fires_later(const struct nat_coordinator *c, enum nat_role role,
     return nat_plans_retries(c) && attempt % 4 >= 2 && role == later ? NAT_STAGGER_MS : 0;
 }
 
-/* The way to the first or the next attempt. A lead that adapts to the peers would be chosen here.
- */
+/* From now to punch_time: long enough for the slower of the peers to have the message before. */
+static uint32_t lead_of(struct nat_coordinator *c, const struct nat_session *session)
+{
+    uint32_t configured = c->config.coordination_delay_ms;
+    uint32_t a = session->peers[NAT_INITIATOR]->delay_ms;
+    uint32_t b = session->peers[NAT_TARGET]->delay_ms;
+    uint32_t slower = a > b ? a : b;
+
+    if (slower <= configured || configured >= NAT_LEAD_MAX_MS)
+        return configured;
+    c->counters.leads_extended++;
+    return slower < NAT_LEAD_MAX_MS - configured ? slower + configured : NAT_LEAD_MAX_MS;
+}
+
+/* The way to the first or the next attempt. */
 void nat_machine_coordinate(struct nat_coordinator *c, struct nat_now now,
                             struct nat_session *session)
 {
-    uint64_t lead = c->config.coordination_delay_ms;
+    uint64_t lead = lead_of(c, session);
     int64_t punch_time = now.unix_ms + (int64_t)lead;
 
     if (session->state == NAT_PENDING) {

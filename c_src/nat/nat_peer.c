@@ -22,6 +22,7 @@ struct nat_peer *nat_peer_get(struct nat_coordinator *c, struct nat_bytes id)
     if (peer == NULL)
         return NULL;
     peer->refs = 1;
+    peer->delay_ms = 0;
     memcpy(peer->id, id.data, id.len);
     HASH_ADD_KEYPTR_BYHASHVALUE(hh, *shard, peer->id, id.len, hash, peer);
     if (peer->hh.tbl == NULL) {
@@ -39,6 +40,15 @@ void nat_peer_unref(struct nat_coordinator *c, struct nat_peer *peer)
     HASH_DELETE(hh, c->peers[NAT_SHARD(peer->hh.hashv)], peer);
     c->counters.peers--;
     free(peer);
+}
+
+void nat_peer_delay(struct nat_coordinator *c, struct nat_bytes id, uint32_t delay_ms)
+{
+    struct nat_peer *peer = id.len <= NAT_ID_MAX ? nat_peer_get(c, id) : NULL;
+
+    if (peer != NULL)
+        peer->delay_ms = delay_ms;
+    nat_peer_unref(c, peer);
 }
 
 /* The key of a pair. Returns the index of `initiator` in it. */

@@ -10,6 +10,7 @@
 
 -define(PUBLIC, [{203, 0, 113, 10}, {203, 0, 113, 11}]).
 -define(PUBLIC_PORT, 3478).
+-define(SKEW_RUNS, 100).
 -define(RULES, [documented, v0_14_3, feasible]).
 
 %% @doc `main([What, Picture, ModelTable])': run `all' pairs or a `short' part of them, print the table and write the
@@ -27,23 +28,46 @@ main([What, Picture, ModelTable]) ->
     cnode:kill_all(),
     halt(Status).
 
+run(skew, _, _) ->
+    public_host(),
+    Nodes = start_nodes([feasible]),
+    A = erlang_node("a", "la", 0),
+    Results = lists:append([skewed(A, Nodes, Index, Ms) || {Index, Ms} <- enumerate([0, 100, 5000])]),
+    nat_lab_report:skew(Results);
 run(What, Picture, ModelTable) ->
     public_host(),
-    Nodes = [begin
-        #{node := Node} = cnode:start(#{
-            node_args => ["--name", atom_to_list(Rules) ++ "@203.0.113.10"],
-            args => ["--strategy-rules", atom_to_list(Rules), "--log-level", "warning"]
-        }),
-        pong = net_adm:ping(Node),
-        {Rules, Node}
-    end || Rules <- ?RULES],
-    Peers = #{na => erlang_node("a", "la"), nb => erlang_node("b", "lb")},
+    Nodes = start_nodes(?RULES),
+    Peers = #{na => erlang_node("a", "la", 0), nb => erlang_node("b", "lb", 0)},
     Kinds = [{Type, Bare} || Type <- types(What), Bare <- [false, true]],
     lists:foreach(fun({Index, {Type, Bare}}) -> classify(Peers, Type, Bare, Index) end, enumerate(Kinds)),
     Pairs = [{A, B, Bare} || Bare <- [false, true], A <- types(What), B <- types(What)],
     Results = [pair(Peers, Nodes, Pair, length(Kinds) + Index) || {Index, Pair} <- enumerate(Pairs)],
     Model = [model(ModelTable, Bare, types(What)) || Bare <- [false, true]],
     nat_lab_report:write(Picture, Results, maps:merge(hd(Model), lists:last(Model))).
+
+start_nodes(Rules) ->
+    [begin
+        #{node := Node} = cnode:start(#{
+            node_args => ["--name", atom_to_list(One) ++ "@203.0.113.10"],
+            args => ["--strategy-rules", atom_to_list(One), "--log-level", "warning"]
+        }),
+        pong = net_adm:ping(Node),
+        {One, Node}
+    end || One <- Rules].
+
+%% The usual NAT on both sides; the clock of one peer is ahead.
+skewed(A, Nodes, Index, Ms) ->
+    B = erlang_node("b" ++ integer_to_list(Index), "lb", Ms),
+    Real = peer:call(B, erlang, system_time, [millisecond]) - erlang:system_time(millisecond),
+    abs(Real - Ms) =< 50 orelse error({clock_is_not_ahead, Ms, Real}),
+    Type = {ei, pd, pp},
+    Results = [begin
+        #{outcome := Outcome} =
+            pair(#{na => A, nb => B}, Nodes, {Type, Type, Bare}, (2 * Index + Kind) * ?SKEW_RUNS + Run),
+        {Ms, Bare, Outcome}
+    end || {Kind, Bare} <- [{0, false}, {1, true}], Run <- lists:seq(1, ?SKEW_RUNS)],
+    peer:stop(B),
+    Results.
 
 types(all) ->
     nat_lab_box:types();
@@ -86,13 +110,19 @@ public_host(Sockets) ->
     end,
     public_host(Sockets).
 
-erlang_node(Name, Namespace) ->
+%% A node whose clock is that many milliseconds ahead.
+erlang_node(Name, Namespace, Ahead) ->
+    Clock = case Ahead of
+        0 -> [];
+        _ -> [os:find_executable("env"), "LD_PRELOAD=" ++ os:getenv("FAKETIME_LIBRARY"),
+              "FAKETIME_DONT_FAKE_MONOTONIC=1", lists:flatten(io_lib:format("FAKETIME=+~.3f", [Ahead / 1000]))]
+    end,
     {ok, Peer, _} = peer:start_link(#{
         name => Name,
         host => "10.0.0.2",
         longnames => true,
         connection => standard_io,
-        exec => {os:find_executable("ip"), ["netns", "exec", Namespace, os:find_executable("erl")]},
+        exec => {os:find_executable("ip"), ["netns", "exec", Namespace] ++ Clock ++ [os:find_executable("erl")]},
         args => ["-dist_listen", "false", "-start_epmd", "false", "-boot", "no_dot_erlang", "-pa", filename:dirname(code:which(?MODULE)),
                  "-kernel", "connect_all", "false", "-kernel", "logger_level", "none", "+S", "1:1",
                  "+sbwt", "none"]
@@ -115,7 +145,7 @@ classify(Peers, Type, Bare, Run) ->
 
 %% Ports that no run before has used.
 local_port(Run) ->
-    5000 + Run * 16.
+    5000 + Run rem 3000 * 16.
 
 %%%-------------------------------------------------------------------
 %%% One pair

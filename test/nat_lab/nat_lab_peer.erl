@@ -16,8 +16,7 @@
     port := inet:port_number(),         % local port of the socket
     public := [inet:ip4_address()],     % hosts that tell the reflexive address
     box := inet:ip4_address(),          % public address of its NAT
-    type := {atom(), atom(), atom()},   % mapping, filtering and allocation policy
-    skew => integer()                   % how late its clock makes it fire, milliseconds
+    type := {atom(), atom(), atom()}    % mapping, filtering and allocation policy
 }.
 
 -define(PUBLIC_PORT, 3478).
@@ -184,7 +183,7 @@ loop(#peer{options = #{id := Id, nodes := [Node | _]}} = P) ->
         {outcome, From} ->
             loop(answer(P#peer{waiting = [From | P#peer.waiting]}));
         {{_, _} = From, {request, Target, Options}} ->
-            Now = erlang:system_time(microsecond),
+            Now = now_us(),
             {ok, Strategy, Session} =
                 gen_server:call({macula_nat_coordinator, Node}, {request_connection, Id, Target, Options}),
             reply(From, {Strategy, Session, Now}),
@@ -199,7 +198,7 @@ round_start(#{peer_host := Host, peer_ports := Ports, punch_time := At, session_
     P = open(maps:get(local_port, Info, P0#peer.first), round_end(P0)),
     {ok, Ip} = inet:parse_address(binary_to_list(Host)),
     Round = P#peer.round + 1,
-    Wait = max(0, At + maps:get(skew, P#peer.options, 0) - now_ms()),
+    Wait = max(0, At - now_ms()),
     _ = erlang:send_after(Wait, self(), {fire, Round}),
     _ = erlang:send_after(Wait + ?ROUND_MS, self(), {over, Round}),
     P#peer{
@@ -240,7 +239,7 @@ packet(_, _, _, P) ->
 
 confirm(#peer{confirmed = undefined} = P) ->
     report(success, P),
-    answer(P#peer{confirmed = {confirmed, erlang:system_time(microsecond), P#peer.attempt}});
+    answer(P#peer{confirmed = {confirmed, now_us(), P#peer.attempt}});
 confirm(P) ->
     P.
 
@@ -259,6 +258,11 @@ round_end(P) ->
 report(Result, #peer{options = #{id := Id, nodes := [Node | _]}, session = Session}) ->
     gen_server:cast({macula_nat_coordinator, Node}, {report_result, Session, Id, Result}).
 
+%% The machine's clock that all nodes share, however their clocks of the day differ.
+now_us() ->
+    os:perf_counter(microsecond).
+
+%% The peer's clock.
 now_ms() ->
     erlang:system_time(millisecond).
 

@@ -3,7 +3,7 @@
 %% model agree.
 -module(nat_lab_report).
 
--export([write/3, print/1]).
+-export([write/3, print/1, skew/1]).
 
 -define(RULES, [documented, v0_14_3, feasible]).
 
@@ -11,7 +11,7 @@
 -spec print(map()) -> ok.
 print(#{types := {A, B}, bare := Bare, strategies := S, outcome := Outcome}) ->
     io:format("~s ~s ~-5s  ~-10s ~-10s ~-10s  ~s~n",
-              [nat_lab_box:name(A), nat_lab_box:name(B), box(Bare)] ++ [maps:get(R, S) || R <- ?RULES] ++
+              [nat_lab_box:name(A), nat_lab_box:name(B), box(Bare)] ++ [maps:get(R, S, '-') || R <- ?RULES] ++
                   [outcome(Outcome)]).
 
 box(true) -> "bare";
@@ -43,6 +43,23 @@ write(Picture, Results, Model) ->
     case {Broken, Wronged, Late, Differ} of
         {0, 0, [], []} -> 0;
         _ -> 1
+    end.
+
+%% @doc Print how long it took with clocks that differ. The status is 0 if all connected.
+-spec skew([{non_neg_integer(), boolean(), tuple() | none}]) -> 0 | 1.
+skew(Results) ->
+    io:format("~nclocks apart  boxes  runs connected  p50 ms  p99 ms~n"),
+    lists:foreach(
+        fun({Ms, Bare} = Case) ->
+            Outcomes = [Outcome || {M, B, Outcome} <- Results, {M, B} =:= Case],
+            Times = lists:sort([Time || {connected, _, Time} <- Outcomes]),
+            io:format("~9b ms  ~-5s ~5b ~9b ~7b ~7b~n",
+                      [Ms, box(Bare), length(Outcomes), length(Times)] ++
+                          case Times of [] -> [0, 0]; _ -> [round(percentile(Q, Times)) || Q <- [50, 99]] end)
+        end, lists:usort([{Ms, Bare} || {Ms, Bare, _} <- Results])),
+    case lists:keymember(none, 3, Results) of
+        true -> 1;
+        false -> 0
     end.
 
 figures(Rules, Results) ->

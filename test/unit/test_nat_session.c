@@ -363,6 +363,38 @@ START_TEST(options_of_a_request_hold_for_it)
 }
 END_TEST
 
+/* A slow peer puts the next punch_time off for both, within bounds, and only while it has sessions.
+ */
+START_TEST(lead_adapts_to_the_slower_peer)
+{
+    static const struct {
+        uint32_t a, b;
+        int64_t lead;
+    } rows[] = {{0, 0, 100},     {100, 50, 100},  {101, 0, 201},
+                {50, 900, 1000}, {2900, 0, 3000}, {UINT32_MAX, 1, 3000}};
+
+    nat_peer_delay(world.nat, bytes_of("a"), 500);
+    world_punch(&world, "a", "b", 1, id);
+    ck_assert_int_eq(world_message(&world, 0)->punch_time, world.now.unix_ms + 100);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct nat_request request = world_ask(&world, "a", "b");
+
+        nat_peer_delay(world.nat, bytes_of("a"), rows[i].a);
+        nat_peer_delay(world.nat, bytes_of("b"), rows[i].b);
+        world_forget(&world);
+        ck_assert_int_eq(world_coordinate(&world, &request, id), 0);
+        for (size_t k = 0; k < 2; k++)
+            ck_assert_int_eq(world_message(&world, k)->punch_time,
+                             world.now.unix_ms + rows[i].lead);
+        world_pass(&world, (uint64_t)rows[i].lead - 1);
+        assert_session(&world, id, NAT_COORDINATING, NAT_HOLE_PUNCH, 0, NAT_RESULT_NONE);
+        world_pass(&world, 1);
+        assert_session(&world, id, NAT_EXECUTING, NAT_HOLE_PUNCH, 0, NAT_RESULT_NONE);
+    }
+    ck_assert_uint_eq(nat_counters(world.nat)->leads_extended, 4);
+}
+END_TEST
+
 Suite *suite_nat_session(void)
 {
     Suite *suite = suite_create("nat_session");
@@ -375,6 +407,7 @@ Suite *suite_nat_session(void)
     tcase_add_test(tcase, both_peers_are_told_the_same_instant);
     tcase_add_test(tcase, each_peer_is_told_about_the_other);
     tcase_add_test(tcase, executes_at_punch_time);
+    tcase_add_test(tcase, lead_adapts_to_the_slower_peer);
     tcase_add_test(tcase, success_completes_any_live_state);
     tcase_add_test(tcase, failed_attempt_is_tried_again);
     tcase_add_test(tcase, last_failed_attempt_falls_back_to_relay);
