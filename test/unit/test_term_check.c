@@ -25,11 +25,9 @@ static const struct term {
     TERM("F\x3f\xf0\0\0\0\0\0\0"),
     TERM("F\x7f\xef\xff\xff\xff\xff\xff\xff"), /* the largest */
     TERM("F\x80\0\0\0\0\0\0\0"),               /* -0.0 */
-    TERM("c1.00000000000000000000e+00\0\0\0\0\0"),
     TERM("d\0\2ok"),
     TERM("d\0\0"),
     TERM("s\2ok"),
-    TERM("s\1\xe9"), /* Latin-1 */
     TERM("v\0\2ok"),
     TERM("w\2\xc3\xa9"),
     TERM("w\4\xf0\x90\x80\x80"),
@@ -55,18 +53,21 @@ static const struct term {
     TERM("t\0\0\0\2a\1a\2a\3a\4"),
     TERM("t\0\0\0\0"),
     TERM("X" NODE "\0\0\0\1\0\0\0\2\0\0\0\3"),
-    TERM("g" NODE "\0\0\0\1\0\0\0\2\3"),
     TERM("x" NODE "\0\0\0\0\0\0\0\2\0\0\0\3"),
     TERM("Y" NODE "\0\0\0\1\0\0\0\2"),
     TERM("Z\0\1" NODE "\0\0\0\1\0\0\0\2"),
     TERM("Z\0\5" NODE "\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0\4\0\0\0\5\0\0\0\6"),
-    TERM("r\0\3" NODE "\1\0\0\0\2\0\0\0\3\0\0\0\4"),
     TERM("qw\1mw\1fa\2"),
     /* A fun of 57 bytes with one free variable. */
     TERM("p\0\0\0\x39\1" UID16 "\0\0\0\0\0\0\0\1w\1ma\0a\0X" NODE "\0\0\0\1\0\0\0\2\0\0\0\3a\7"),
 };
 
 static const struct term bad[] = {
+    /* Forms of before OTP 25, which no peer with our flags sends. */
+    TERM("g" NODE "\0\0\0\1\0\0\0\2\3"),
+    TERM("r\0\3" NODE "\1\0\0\0\2\0\0\0\3\0\0\0\4"),
+    TERM("c1.00000000000000000000e+00\0\0\0\0\0"),
+    TERM("s\1\xe9"),               /* Latin-1 */
     TERM("F\x7f\xf0\0\0\0\0\0\0"), /* infinite */
     TERM("F\xff\xf0\0\0\0\0\0\0"), /* minus infinite */
     TERM("F\x7f\xf8\0\0\0\0\0\0"), /* not a number */
@@ -239,7 +240,28 @@ START_TEST(test_atom_length)
     memcpy(bytes, "d\1\0", 3);
     ck_assert_int_eq(check(bytes, 3 + 256), -EBADMSG);
     memcpy(bytes, "d\0\xff", 3);
+    /* Latin-1 is not for peers that know UTF-8 atoms; ASCII is both. */
+    ck_assert_int_eq(check(bytes, 3 + 255), -EBADMSG);
+    memset(bytes + 3, 'x', 255);
     ck_assert_int_eq(check(bytes, 3 + 255), 3 + 255);
+}
+END_TEST
+
+static const struct term twice[] = {
+    TERM("t\0\0\0\2a\1a\2a\1a\3"),
+    TERM("t\0\0\0\2a\1a\2b\0\0\0\1a\3"), /* one number in two forms */
+    TERM("t\0\0\0\3w\1aja\1jw\1aj"),
+    TERM("t\0\0\0\2a\1t\0\0\0\2w\1ajw\1aja\2j"), /* in a value */
+    TERM("t\0\0\0\2t\0\0\0\2w\1ajw\1ajja\2j"),   /* in a key */
+};
+
+/* OTP ends the connection over a map that has a key twice; one key each in a map and in the map
+ * within it is fine. */
+START_TEST(test_keys)
+{
+    for (size_t i = 0; i < sizeof twice / sizeof twice[0]; i++)
+        ck_assert_int_eq(check(twice[i].bytes, twice[i].len), -EBADMSG);
+    ck_assert_int_eq(check("t\0\0\0\2a\1t\0\0\0\1a\1ja\2j", 18), 18);
 }
 END_TEST
 
@@ -279,6 +301,7 @@ Suite *suite_term_check(void)
     tcase_add_test(tc, test_huge_claims);
     tcase_add_loop_test(tc, test_depth, 0, 4);
     tcase_add_test(tc, test_atom_length);
+    tcase_add_test(tc, test_keys);
     tcase_add_test(tc, test_fun_size);
     suite_add_tcase(s, tc);
     return s;
