@@ -23,8 +23,10 @@ struct nat_now coordinator_now(void)
     struct timespec wall;
 
     clock_gettime(CLOCK_REALTIME, &wall);
+    /* Rounded up, and wall time down: so nothing is done before the millisecond that users were
+     * told. */
     return (struct nat_now){
-        .monotonic_ms = uv_hrtime() / 1000000,
+        .monotonic_ms = uv_hrtime() / 1000000 + 1,
         .unix_ms = (int64_t)wall.tv_sec * 1000 + wall.tv_nsec / 1000000,
     };
 }

@@ -89,11 +89,16 @@ static bool send_to_mailbox(struct deliveries *all, const struct nat_action *act
 
 /* --- the DHT as a last resort --- */
 
+static void note_failure(struct deliveries *all)
+{
+    all->failed++;
+    node_log(all->mailboxes->node, LOG_WARNING, "delivery", "macula_nat_coordinator",
+             "PUNCH_COORDINATE reached a peer on no way: no mailbox, no connection, no DHT");
+}
+
 static void delivery_fail(struct delivery *d)
 {
-    d->all->failed++;
-    node_log(d->all->mailboxes->node, LOG_WARNING, "delivery", "macula_nat_coordinator",
-             "PUNCH_COORDINATE reached a peer on no way: no mailbox, no connection, no DHT");
+    note_failure(d->all);
     delivery_free(d);
 }
 
@@ -354,12 +359,15 @@ static struct delivery *delivery_new(struct deliveries *all, const struct nat_ac
 void delivery_start(struct deliveries *all, const struct nat_action *action)
 {
     bool host_is_known = action->peer_host.len > 0;
+    bool has_dht = services_count(all->services, SERVICE_ROUTING) > 0;
 
-    if (host_is_known && send_to_mailbox(all, action))
+    if ((host_is_known || !has_dht) && send_to_mailbox(all, action))
         return;
-    struct delivery *d = delivery_new(all, action);
+    /* Without a macula node there is nobody to ask. */
+    bool has_service = has_dht || services_count(all->services, SERVICE_CONNECTOR) > 0;
+    struct delivery *d = has_service ? delivery_new(all, action) : NULL;
     if (!d) {
-        all->failed++;
+        note_failure(all);
         return;
     }
     if (host_is_known || !ask(d, &ask_find_peer, DELIVERY_DHT_LIMIT))
