@@ -27,11 +27,14 @@
 -record(slot, {name, state = down, peer, os_pid}).
 
 chaos_test_() ->
-    {setup, fun() -> [cnode:peer(), cnode:peer()] end, fun(Plain) -> lists:foreach(fun cnode:peer_stop/1, Plain) end,
+    {setup,
+     fun() -> [cnode:peer(), cnode:peer()] end,
+     fun(Plain) -> lists:foreach(fun cnode:peer_stop/1, Plain) end,
      fun(Plain) ->
          Programs = programs(),
          Seconds = list_to_integer(os:getenv("MACULA_NAT_CHAOS_S", "10")) / length(Programs),
-         [{Title, {timeout, Seconds + 240, fun() -> chaos(Program, Plain, Seconds) end}} || {Title, Program} <- Programs]
+         [{Title, {timeout, Seconds + 240, fun() -> chaos(Program, Plain, Seconds) end}}
+          || {Title, Program} <- Programs]
      end}.
 
 programs() ->

@@ -44,7 +44,10 @@ with(#{plain := Plain} = World, Args, Services, Fun) ->
     cnode:with(#{args => Args}, fun(#{node := N} = Handle) ->
         [pong = cnode:on(maps:get(Key, World), fun() -> net_adm:ping(N) end) || Key <- [a, b, plain]],
         Count = fun(Wanted) -> length([Key || {Key, Name, _} <- Services, Name =:= Wanted]) end,
-        await_services(Plain, N, maps:from_list([{Name, Count(Name)} || Name <- [macula_nat_cache, macula_routing_server]])),
+        await_services(Plain, N, #{macula_nat_cache => Count(macula_nat_cache),
+                                   macula_routing_server => Count(macula_routing_server)}),
+        %% Every node may have the module; there may be more nodes than ours.
+        cnode:await(fun() -> state(Plain, N, [services, macula_peer_connector]) >= map_size(World) end),
         Result = Fun(N, Handle),
         await_rest(Plain, N),
         lists:foreach(fun check_doubles/1, maps:values(World)),
@@ -88,7 +91,8 @@ answer(Asking) ->
 %% @doc A session as get_pending shows it.
 -spec session(cnode:peer(), node(), binary()) -> map().
 session(Peer, N, Id) ->
-    [Session] = [S || #{session_id := Each} = S <- cnode:on(Peer, fun() -> gen_server:call(?AT(N), get_pending) end), Each =:= Id],
+    Pending = cnode:on(Peer, fun() -> gen_server:call(?AT(N), get_pending) end),
+    [Session] = [S || #{session_id := Each} = S <- Pending, Each =:= Id],
     Session.
 
 %% @doc Wait until the program knows of so many nodes with each service.

@@ -21,7 +21,8 @@ deliveries_test_() ->
     ] ++ [
         {"an endpoint: " ++ Title, fun(W) -> endpoint(W, Row) end} || {Title, Row} <- endpoints()
     ] ++ [
-        {"the DHT as a last resort: " ++ Title, fun(W) -> last_resort(W, Services) end} || {Title, Services} <- failures()
+        {"the DHT as a last resort: " ++ Title, fun(W) -> last_resort(W, Services) end}
+        || {Title, Services} <- failures()
     ] ++ [
         {"all ways fail: " ++ Title, fun(W) -> undelivered(W, Services) end} || {Title, Services} <- all_fail()
     ] ++ [
@@ -78,7 +79,8 @@ binary_form(#{plain := P} = W) ->
 
 coordinate_punch(#{plain := P} = W) ->
     cluster:with(W, [], [{a, ?CACHE, both()}, {b, ?CONNECTOR, cluster:connector()}], fun(N, _) ->
-        cnode:on(P, fun() -> gen_server:cast({?NAME, N}, {coordinate_punch, ?I, ?T, #{session_id => <<"of ours">>}}) end),
+        Punch = {coordinate_punch, ?I, ?T, #{session_id => <<"of ours">>}},
+        cnode:on(P, fun() -> gen_server:cast({?NAME, N}, Punch) end),
         ?assertMatch([{_, <<"initiator.example:4433">>, _,
                        #{session_id := <<"of ours">>, role := initiator, peer_id := ?T}},
                       {_, <<"target.example:4433">>, _, #{session_id := <<"of ours">>, role := target, peer_id := ?I}}],

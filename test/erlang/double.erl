@@ -5,8 +5,8 @@
 %% What it does with a request is decided by a fun of the request. It can answer, keep the caller waiting until
 %% {@link release/2}, answer after a while, or die during the call. What has arrived can be awaited as an event.
 %%
-%% `macula_peer_connector' is no process but a module. Its double in `doubles/' is loaded by {@link load_connector/0} and
-%% hands what it gets to the process `macula_peer_connector_double'.
+%% `macula_peer_connector' is no process but a module. Its double in `doubles/' is loaded by {@link load_connector/0}
+%% and hands what it gets to the process `macula_peer_connector_double'.
 -module(double).
 -behaviour(gen_server).
 
