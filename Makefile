@@ -102,6 +102,10 @@ unit: $(BUILD)/unit
 unit-program: $(BUILD)/unit
 	@:
 
+# All kinds of requests with random faults; `make test` has a short form of it.
+soak: program
+	@SOAK_SECONDS=$(or $(SOAK_SECONDS),600) CNODE=$(CURDIR)/$(PROGRAM) BUILD=$(BUILD) test/run soak
+
 # The NAT library alone, and a program that proves that it needs nothing else: neither libuv nor ei.
 $(BUILD)/libmacula_nat.a: $(call objects,$(wildcard c_src/nat/*.c))
 	$(call say,AR $@)
@@ -290,6 +294,7 @@ help:
 	@echo "make test       all tests; SUITES='unit life' runs only these, VALGRIND=1 runs them under valgrind"
 	@echo "make nat-lab    peers behind real NATs in network namespaces, all pairs, with a picture in doc/ (needs root)"
 	@echo "make unit       the unit tests alone, without set-up"
+	@echo "make soak       all kinds of requests with random faults for SOAK_SECONDS (600) seconds"
 	@echo "make fuzz       every parser for FUZZ_SECONDS (60) seconds with libFuzzer"
 	@echo "make bench-app  calls through the Erlang module beside calls to Erlang servers"
 	@echo "make lint       formatting, static analysis, warnings of gcc and clang"
@@ -299,7 +304,7 @@ help:
 	@echo "Variables: CC=clang, SANITIZE=address,undefined, CFLAGS, BUILD, JOBS, V=1 (whole commands),"
 	@echo "CI=true (warnings are errors), ERL_INTERFACE (folder of ei, where it is not found)."
 
-.PHONY: all program run test test-programs nat-lab unit unit-program fuzz fuzz-programs fuzz-corpus bench bench-app lint \
+.PHONY: all program run test test-programs nat-lab unit unit-program soak fuzz fuzz-programs fuzz-corpus bench bench-app lint \
     $(LINTS) install clean help
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
