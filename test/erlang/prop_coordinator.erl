@@ -13,7 +13,7 @@
 
 -export([world/2, check/3]).
 -export([initial_state/0, command/1, precondition/2, postcondition/3, next_state/3]).
--export([step/1, suspended/1, await/1]).
+-export([step/1, suspend/0, resume/0, await/1]).
 
 -export_type([world/0]).
 
@@ -126,7 +126,8 @@ command_type(#{timers := Timers}) ->
     Op = op(),
     proper_types:weighted_union(
         [{12, {call, ?MODULE, step, [Op]}},
-         {2, {call, ?MODULE, suspended, [proper_types:list(Op)]}}
+         {1, {call, ?MODULE, suspend, []}},
+         {2, {call, ?MODULE, resume, []}}
          | [{4, {call, ?MODULE, await, [session()]}} || Timers]]).
 
 %% @private
@@ -144,7 +145,8 @@ next_state(#{models := Models} = State, Result, _Call) ->
     State#{models := after_step(Models, Result)}.
 
 after_step(_, #{nothing_came := _}) -> [];
-after_step(Models, #{ops := Ops, observed := Observed}) -> coordinator_model:step(Models, Ops, Observed).
+after_step(Models, #{ops := Ops, observed := Observed}) -> coordinator_model:step(Models, Ops, Observed);
+after_step(Models, #{}) -> Models.
 
 op() ->
     proper_types:weighted_union(
@@ -196,29 +198,51 @@ opts(More) ->
 %%% The commands
 %%%-------------------------------------------------------------------
 
-%% @doc One op.
+%% @doc One op. While the program is suspended it is only sent.
 -spec step(term()) -> map().
-step(Op) ->
-    Ops = [concrete(Op)],
-    send_all(Ops),
-    observe(Ops, []).
+step(Symbolic) ->
+    Op = concrete(Symbolic),
+    case get(suspended) of
+        no ->
+            send(1, Op),
+            observe([Op], []);
+        Ops ->
+            send(length(Ops) + 1, Op),
+            put(suspended, Ops ++ [Op]),
+            #{sent => Op}
+    end.
 
-%% @doc Several ops, all sent before any of them is handled.
--spec suspended([term()]) -> map().
-suspended(Symbolic) ->
-    Ops = [concrete(Op) || Op <- Symbolic],
-    system(suspend),
-    send_all(Ops),
-    system(resume),
-    observe(Ops, []).
+%% @doc Suspend the program.
+-spec suspend() -> map().
+suspend() ->
+    case get(suspended) of
+        no ->
+            system(suspend),
+            put(suspended, []),
+            #{};
+        _ ->
+            #{}
+    end.
+
+%% @doc Let the program handle all that was sent while it was suspended.
+-spec resume() -> map().
+resume() ->
+    case put(suspended, no) of
+        no ->
+            #{};
+        Ops ->
+            system(resume),
+            observe(Ops, [])
+    end.
 
 %% @doc If the punch time of a session is still to come: wait until it has come.
 -spec await(term()) -> map().
 await(Symbolic) ->
     {Id, _, _} = session(Symbolic),
-    case get(running) of
-        #{Id := true} -> await(Id, []);
-        #{} -> observe([], [])
+    case {get(suspended), get(running)} of
+        {no, #{Id := true}} -> await(Id, []);
+        {no, #{}} -> observe([], []);
+        _ -> #{}
     end.
 
 await(Id, Before) ->
@@ -268,10 +292,6 @@ session(N) when is_integer(N), N >= 0 ->
 session(unknown) ->
     {given("unknown"), <<"a">>, <<"b">>}.
 
-send_all(Ops) ->
-    [send(N, Op) || {N, Op} <- lists:zip(lists:seq(1, length(Ops)), Ops)],
-    ok.
-
 send(N, {request, I, T, Opts}) ->
     call(N, d, {request_connection, I, T, pids(Opts)});
 send(_, {coordinate, I, T, Opts}) ->
@@ -287,7 +307,8 @@ send(N, get_pending) ->
 
 %% A call whose answer is a message like any other, so that its place among them is seen.
 call(N, Who, Request) ->
-    name() ! {'$gen_call', {pid(Who), {reply, N}}, Request}.
+    name() ! {'$gen_call', {pid(Who), {reply, N}}, Request},
+    ok.
 
 pid(d) -> self();
 pid(m) -> get(helper).
@@ -305,7 +326,8 @@ observe(Ops, Before) ->
     system(suspend),
     system(d, get_state),
     system(m, get_state),
-    {Events, #{counters := Counters, sessions := Live}} = until_state([]),
+    {Events, #{sessions := Live} = State} = until_state([]),
+    Counters = counters(State),
     Helper = get(helper),
     Collected = receive {Helper, Told} -> Told end,
     Till = os:system_time(millisecond),
@@ -324,6 +346,10 @@ observe(Ops, Before) ->
     %% What comes next comes after this.
     put(from, Till),
     #{ops => Ops, observed => Observed}.
+
+%% Whether this node has a connector is asked once in a while: until the answer is there, what has no mailbox is under way.
+counters(#{counters := #{undelivered := Undelivered} = Counters, waiting_for := #{deliveries := UnderWay}}) ->
+    Counters#{undelivered := Undelivered + UnderWay}.
 
 seen({{reply, N}, Reply}) -> {reply, N, Reply};
 seen(Event) -> Event.
@@ -344,10 +370,12 @@ learn_state(_) ->
 
 %% The answers to suspend and resume are nobody's business.
 system(Request) ->
-    name() ! {system, {get(sink), ok}, Request}.
+    name() ! {system, {get(sink), ok}, Request},
+    ok.
 
 system(Who, Request) ->
-    name() ! {system, {pid(Who), state}, Request}.
+    name() ! {system, {pid(Who), state}, Request},
+    ok.
 
 until_state(Events) ->
     receive
@@ -373,16 +401,20 @@ begin_run(World) ->
     put(run, erlang:unique_integer([positive])),
     put(sessions, []),
     put(running, #{}),
+    put(suspended, no),
     put(from, os:system_time(millisecond)),
-    #{counters := Base} = sys:get_state(name()),
+    system(d, get_state),
+    {[], State} = until_state([]),
+    Base = counters(State),
     put(base, Base),
     put(swept, maps:get(swept_ended, Base)).
 
 %% Ends every session and detaches every peer; answers the sessions that do not go.
 end_run() ->
-    [gen_server:cast(name(), {report_result, Id, <<>>, success})
-     || #{session_id := Id} <- gen_server:call(name(), get_pending)],
-    [call(0, Who, {detach_peer, Peer}) || Who <- [d, m], Peer <- ?PEERS],
+    _ = resume(),
+    lists:foreach(fun(#{session_id := Id}) -> gen_server:cast(name(), {report_result, Id, <<>>, success}) end,
+                  gen_server:call(name(), get_pending)),
+    [ok = call(0, Who, {detach_peer, Peer}) || Who <- [d, m], Peer <- ?PEERS],
     Left = gen_server:call(name(), get_pending),
     _ = observe([], []),
     Left.
