@@ -255,7 +255,7 @@ lint-erlang: $(PLT)
 BENCH := $(BUILD)/bench
 LOAD_SOURCES := $(addprefix test/bench/,callers.c client.c histogram.c load.c messages.c punches.c usage.c) \
     $(wildcard c_src/term/*.c) $(addprefix c_src/dist/,control.c epmd_wire.c handshake.c node_name.c)
-BENCH_PROGRAMS := $(BENCH)/load $(BENCH)/ei_tutorial $(BENCH)/bench_server.beam
+BENCH_PROGRAMS := $(BENCH)/load $(BENCH)/ei_tutorial $(BENCH)/bench_server.beam $(BENCH)/bench_cache.beam
 
 bench:
 	$(SETUP) build

@@ -369,6 +369,7 @@ struct nat_action {
     struct nat_bytes peer_host; /* empty: not known from the profile */
     uint16_t peer_ports[NAT_PORTS_MAX];
     size_t port_count;
+    uint32_t attempt; /* of a retry that differs from the first attempt (feasible rules), else 0 */
     uint16_t local_port; /* that the recipient should fire from; 0: no other than before */
     int64_t
         punch_time; /* unix milliseconds; in later attempts one peer may be told to fire first */

@@ -5,6 +5,7 @@
 #include "dist/router.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <syslog.h>
+#include <unistd.h>
 #include <utlist.h>
 
 #define FRAME_HEAD   4 /* the length in front of each frame */
@@ -67,9 +69,12 @@ void connection_close(struct connection *c, int level, const char *why)
     if (state == CONNECTION_CLOSED)
         return;
     c->state = CONNECTION_CLOSED;
+    /* A kind of its own for what is amiss: it must not fall to the line that said "connected". */
+    const char *kind = state != CONNECTION_UP ? "handshake"
+                       : level <= LOG_WARNING ? "connection lost"
+                                              : "connection";
     if (why)
-        node_log(c->node, level, state == CONNECTION_UP ? "connection" : "handshake",
-                 connection_label(c), "%s %s: %s",
+        node_log(c->node, level, kind, connection_label(c), "%s %s: %s",
                  state == CONNECTION_UP ? "connection ended with" : "no connection with",
                  connection_label(c), why);
     DL_DELETE(c->node->connections, c);
@@ -416,6 +421,24 @@ static void note_address(struct connection *c)
     snprintf(c->address, sizeof c->address, "%s", host);
 }
 
+/*
+ * One descriptor stays free behind every client. With none left libuv would close clients without
+ * a word to us, and EPMD could not be reached again.
+ */
+static int keep_spare_descriptor(const struct connection *c)
+{
+    int fd;
+    int error = uv_fileno((const uv_handle_t *)&c->tcp, &fd);
+
+    if (error)
+        return error;
+    int spare = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (spare < 0)
+        return -errno;
+    close(spare);
+    return 0;
+}
+
 int connection_accept(struct node *node, uv_stream_t *listener)
 {
     struct connection *c = connection_new(node);
@@ -424,9 +447,11 @@ int connection_accept(struct node *node, uv_stream_t *listener)
         return -ENOMEM;
     int error = uv_accept(listener, (uv_stream_t *)&c->tcp);
     if (error == 0)
+        error = keep_spare_descriptor(c);
+    if (error == 0)
         error = handshake_accept(c->handshake, handshake_settings(node), judge_peer, c);
     if (error) {
-        connection_close(c, LOG_WARNING, uv_strerror(error));
+        connection_close(c, LOG_WARNING, NULL); /* the listener says it */
         return error;
     }
     note_address(c);

@@ -50,8 +50,12 @@ static void on_call_done(void *ctx, enum call_outcome outcome, struct slice answ
             finish(ask, true, answer);
             return;
         }
-        if (verdict == ASK_MISSING)
+        if (verdict == ASK_MISSING) {
+            /* It will not be chosen again, so it need not count as a try: that many nodes without
+             * the module must not hide the one that has it. */
             services_note_missing(ask->services, ask->via, ask->kind->service);
+            ask->tries.count--;
+        }
     }
     next_node(ask);
 }

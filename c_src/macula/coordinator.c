@@ -6,6 +6,9 @@
 #include "term/term_write.h"
 
 #include <errno.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <openssl/rand.h>
 #include <string.h>
 #include <syslog.h>
@@ -13,6 +16,7 @@
 
 #define TICK_BUDGET 2000 /* sessions per turn: about a millisecond, then others get theirs */
 #define NEVER       UINT64_MAX
+#define CROWD_MIN   10000 /* sessions whose memory is worth looking for */
 
 struct nat_now coordinator_now(void)
 {
@@ -58,13 +62,39 @@ static void notify(struct coordinator *co, const struct nat_action *action)
 
 static void set_timer(struct coordinator *co);
 
+/*
+ * The allocator gives freed memory back by itself only from its end. When most sessions of a crowd
+ * are gone it is told to look everywhere, which takes some ten milliseconds for a million; and once
+ * more when the last one has gone, as hash tables keep their size until then.
+ */
+static void give_memory_back(struct coordinator *co)
+{
+    const struct nat_counters *n = nat_counters(co->nat);
+    uint64_t count = n->ended;
+
+    for (int i = 0; i < NAT_LIVE_STATES; i++)
+        count += n->live[i];
+    if (count > co->crowd)
+        co->crowd = count;
+    bool most_are_gone = co->crowd >= CROWD_MIN && count <= co->crowd / 8;
+    if (!most_are_gone && !(co->some_stayed && count == 0))
+        return;
+    co->crowd = count;
+    co->some_stayed = count > 0;
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
+
 static void on_timer(uv_timer_t *timer)
 {
     struct coordinator *co = timer->data;
 
     co->timer_at = NEVER;
-    if (!co->server.is_suspended)
+    if (!co->server.is_suspended) {
         nat_tick(co->nat, coordinator_now(), TICK_BUDGET);
+        give_memory_back(co);
+    }
     coordinator_act(co);
 }
 

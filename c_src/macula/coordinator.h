@@ -65,6 +65,8 @@ struct coordinator {
     uv_idle_t listing_turn;
     uv_timer_t timer;
     uint64_t timer_at; /* loop time, ms */
+    uint64_t crowd;    /* the most sessions at a time since memory was given back */
+    bool some_stayed;  /* when it was */
     uint8_t random[COORDINATOR_RANDOM_POOL];
     size_t random_left;
     /* Stops the program when the process ends. */

@@ -340,10 +340,7 @@ static struct delivery *delivery_new(struct deliveries *all, const struct nat_ac
     d->all = all;
     d->started = uv_now(all->services->node->loop);
     d->action = *a;
-    d->action.session = (struct nat_session_view){
-        .session_id = keep(&to, a->session.session_id),
-        .attempts = a->session.attempts,
-    };
+    d->action.session = (struct nat_session_view){.session_id = keep(&to, a->session.session_id)};
     d->action.recipient_id = keep(&to, a->recipient_id);
     d->action.peer_id = keep(&to, a->peer_id);
     d->action.peer_host = keep(&to, a->peer_host);

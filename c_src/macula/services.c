@@ -99,7 +99,16 @@ static void on_fence(struct watch *watch, struct slice reason)
 
     if (s->state == SERVICE_PROBING)
         s->state = SERVICE_ALIVE;
+    else
+        set_timer(s->owner->services);
     note_settled(s->owner);
+}
+
+/* Absent, and to be asked for again. Not while a node still owes the answer to the second monitor:
+ * it may never come. */
+static bool is_waiting(const struct service *s)
+{
+    return s->state == SERVICE_ABSENT && !watch_is_on(&s->fence);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -113,8 +122,7 @@ static void on_timer(uv_timer_t *timer)
             n->is_settled = waited = true;
         for (int i = 0; i < SERVICE_KINDS; i++) {
             struct service *s = &n->service[i];
-            if (s->state == SERVICE_ABSENT && s->retry_at <= now(services) &&
-                !watch_is_on(&s->fence))
+            if (is_waiting(s) && s->retry_at <= now(services))
                 probe(s);
         }
     }
@@ -130,7 +138,7 @@ static uint64_t next_time(const struct service_node *n)
 
     for (int i = 0; i < SERVICE_KINDS; i++) {
         const struct service *s = &n->service[i];
-        if (s->state == SERVICE_ABSENT && s->retry_at < at)
+        if (is_waiting(s) && s->retry_at < at)
             at = s->retry_at;
     }
     return at;

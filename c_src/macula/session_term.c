@@ -69,11 +69,11 @@ void session_put(struct buffer *b, const struct nat_session_view *s)
         put_atom(b, "result", result_name(s->result));
 }
 
-/* The first message has exactly the documented keys. Those of a retry are more; old peers ignore
- * them. */
+/* The documented keys; a retry that differs from the first attempt has more, which old peers
+ * ignore. */
 void coordinate_put(struct buffer *b, const struct nat_action *a)
 {
-    bool is_retry = a->session.attempts > 0;
+    bool is_retry = a->attempt > 0;
 
     term_put_map(b, 6 + is_retry + (a->local_port != 0));
     put_binary(b, "session_id", a->session.session_id);
@@ -89,7 +89,7 @@ void coordinate_put(struct buffer *b, const struct nat_action *a)
     put_atom(b, "role", a->role == NAT_INITIATOR ? "initiator" : "target");
     if (is_retry) {
         term_put_atom(b, "attempt");
-        term_put_int(b, a->session.attempts);
+        term_put_int(b, a->attempt);
     }
     if (a->local_port != 0) {
         term_put_atom(b, "local_port");

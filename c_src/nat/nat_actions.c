@@ -112,18 +112,23 @@ static struct nat_bytes peer_id(const struct nat_session *session, enum nat_role
 }
 
 /* A peer whose clock is known to differ would get its own punch_time here. */
-static void show_coordinate(const struct nat_item *item, struct nat_action *action)
+static void show_coordinate(const struct nat_coordinator *c, const struct nat_item *item,
+                            struct nat_action *action)
 {
     enum nat_role other = item->role == NAT_INITIATOR ? NAT_TARGET : NAT_INITIATOR;
+    /* With the documented rules every attempt is told as the first one: old peers expect no other.
+     */
+    uint32_t attempt = nat_plans_retries(c) ? item->attempts : 0;
 
     action->role = (enum nat_role)item->role;
     action->recipient_id = peer_id(item->session, action->role);
     action->recipient_profile = item->profiles[item->role];
     action->peer_id = peer_id(item->session, other);
     action->peer_host = nat_peer_host(item->profiles[other]);
-    action->port_count = nat_ports_plan(item->profiles[other], item->profiles[item->role],
-                                        item->attempts, action->peer_ports);
-    action->local_port = nat_ports_local(item->profiles[item->role], item->attempts);
+    action->port_count = nat_ports_plan(item->profiles[other], item->profiles[item->role], attempt,
+                                        action->peer_ports);
+    action->local_port = nat_ports_local(item->profiles[item->role], attempt);
+    action->attempt = attempt;
     action->punch_time = (int64_t)item->value;
 }
 
@@ -145,7 +150,7 @@ bool nat_next_action(struct nat_coordinator *c, struct nat_action *action)
         action->session.attempts = item->attempts;
     }
     if (item->type == NAT_COORDINATE)
-        show_coordinate(item, action);
+        show_coordinate(c, item, action);
     else
         action->watcher = item->value;
     return true;

@@ -85,6 +85,26 @@ enum nat_argument nat_request_check(const struct nat_request *request)
 }
 
 /*
+ * The next one to be evicted was last looked at when it came, and so were its neighbours in the
+ * hash table: fetches them from memory until the next request wants them.
+ */
+static void expect_eviction(const struct nat_coordinator *c)
+{
+    const struct nat_session *next = c->pending;
+    const UT_hash_table *table;
+
+    if (next == NULL)
+        return;
+    table = next->hh.tbl;
+    __builtin_prefetch(&table->buckets[next->hh.hashv & (table->num_buckets - 1)], 1);
+    __builtin_prefetch(next->hh.next, 1);
+    __builtin_prefetch(next->hh.hh_next, 1);
+    __builtin_prefetch(next->hh.hh_prev, 1);
+    /* What was asked for here the last time is there now; this is for the next time. */
+    __builtin_prefetch(next->pending_next, 1);
+}
+
+/*
  * Drops pending sessions, the oldest first, until no more live than may. The caller of such a one
  * has long been answered, and most likely nobody will ever report on it.
  */
@@ -95,6 +115,7 @@ static void evict(struct nat_coordinator *c)
             return;
         nat_session_drop(c, c->pending);
         c->counters.evicted++;
+        expect_eviction(c);
     }
 }
 

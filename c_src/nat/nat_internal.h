@@ -275,6 +275,12 @@ struct nat_coordinator {
     struct nat_counters counters;
 };
 
+/* Whether retries differ from the first attempt: other ports, one peer before the other. */
+static inline bool nat_plans_retries(const struct nat_coordinator *c)
+{
+    return c->config.rules == NAT_RULES_FEASIBLE;
+}
+
 static inline uint64_t nat_live_count(const struct nat_coordinator *coordinator)
 {
     const uint64_t *live = coordinator->counters.live;

@@ -22,11 +22,11 @@
  * unless both fire within the time that a packet takes. So both fire at once in the first attempts,
  * and take turns in those that follow when even fresh ports have not helped.
  */
-static uint32_t fires_later(enum nat_role role, uint32_t attempt)
+static uint32_t fires_later(const struct nat_coordinator *c, enum nat_role role, uint32_t attempt)
 {
     enum nat_role later = attempt % 4 == 2 ? NAT_TARGET : NAT_INITIATOR;
 
-    return attempt % 4 >= 2 && role == later ? NAT_STAGGER_MS : 0;
+    return nat_plans_retries(c) && attempt % 4 >= 2 && role == later ? NAT_STAGGER_MS : 0;
 }
 
 /* From now to punch_time: long enough for the slower of the peers to have the message before. */
@@ -61,9 +61,9 @@ void nat_machine_coordinate(struct nat_coordinator *c, struct nat_now now,
     nat_session_set_state(c, session, NAT_COORDINATING);
     nat_heap_push(&c->timers[NAT_TIMER_PUNCH], now.monotonic_ms + lead, session);
     nat_queue_coordinate(c, session, NAT_INITIATOR,
-                         punch_time + fires_later(NAT_INITIATOR, session->attempts));
+                         punch_time + fires_later(c, NAT_INITIATOR, session->attempts));
     nat_queue_coordinate(c, session, NAT_TARGET,
-                         punch_time + fires_later(NAT_TARGET, session->attempts));
+                         punch_time + fires_later(c, NAT_TARGET, session->attempts));
     c->counters.attempts++;
 }
 

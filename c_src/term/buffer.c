@@ -37,17 +37,17 @@ static uint8_t *make_room(struct buffer *b, size_t size)
     size_t capacity = b->capacity ? b->capacity : BUFFER_FIRST_CAPACITY;
     while (capacity < used + size)
         capacity *= 2;
-    uint8_t *data = malloc(capacity);
+    if (b->start > 0)
+        memmove(b->data, b->data + b->start, used);
+    b->start = 0;
+    b->end = used;
+    /* What is large is not copied but mapped elsewhere: a long answer does not stop everyone. */
+    uint8_t *data = realloc(b->data, capacity);
     if (!data) {
         b->overflow = true;
         return NULL;
     }
-    if (b->data)
-        memcpy(data, b->data + b->start, used);
-    free(b->data);
     b->data = data;
-    b->start = 0;
-    b->end = used;
     b->capacity = capacity;
     return b->data + b->end;
 }

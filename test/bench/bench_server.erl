@@ -4,6 +4,9 @@
 %% messages to itself. It knows what the benchmarks use: requests, attached peers, punches with attempts and timeouts,
 %% reports, `notify', the limit of sessions, the sweep, and `put' of the profile cache, which is a cast to itself here.
 %%
+%% With BENCH_LOOKUP_NODE it has no profiles of its own but calls `macula_nat_cache' there, in line, as the module does
+%% that the C node replaces.
+%%
 %% `erl -s bench_server main': starts it, prints `ready' and stays.
 -module(bench_server).
 -behaviour(gen_server).
@@ -39,6 +42,7 @@
 -record(state, {
     max_sessions :: pos_integer(),
     session_ttl_s :: pos_integer(),
+    lookup_node :: node() | undefined,
     delay_ms = 100 :: pos_integer(),
     live = 0 :: non_neg_integer(),
     profiles = #{} :: #{id() => profile()},
@@ -49,12 +53,13 @@
     monitors = #{} :: #{reference() => id()}
 }).
 
-%% @doc Start the server as the settings BENCH_MAX_SESSIONS and BENCH_SESSION_TTL_S say.
+%% @doc Start the server as the settings BENCH_MAX_SESSIONS, BENCH_SESSION_TTL_S and BENCH_LOOKUP_NODE say.
 -spec main() -> ok.
 main() ->
     {ok, Pid} = start_link(#{
         max_sessions => setting("BENCH_MAX_SESSIONS", 1000000),
-        session_ttl_s => setting("BENCH_SESSION_TTL_S", 300)
+        session_ttl_s => setting("BENCH_SESSION_TTL_S", 300),
+        lookup_node => list_to_atom(os:getenv("BENCH_LOOKUP_NODE", "undefined"))
     }),
     true = unlink(Pid),
     io:put_chars("ready\n").
@@ -71,9 +76,9 @@ start_link(Opts) ->
     gen_server:start_link({local, ?SERVER}, ?MODULE, Opts, []).
 
 %% @private
-init(#{max_sessions := Max, session_ttl_s := Ttl}) ->
+init(#{max_sessions := Max, session_ttl_s := Ttl, lookup_node := Node}) ->
     _ = erlang:send_after(?SWEEP_MS, self(), sweep),
-    {ok, #state{max_sessions = Max, session_ttl_s = Ttl}}.
+    {ok, #state{max_sessions = Max, session_ttl_s = Ttl, lookup_node = Node}}.
 
 %% @private
 handle_call({request_connection, A, B, Opts}, _From, State) when
@@ -134,14 +139,22 @@ handle_info(_, State) ->
 %%% Requests
 %%%-------------------------------------------------------------------
 
-request(A, B, Opts, #state{profiles = Profiles, punches = Punches} = State) ->
+request(A, B, Opts, #state{punches = Punches} = State) ->
     case Punches of
         #{{B, A} := [Id | _]} ->
             {reply, {ok, hole_punch, Id}, State};
         _ ->
-            PA = maps:get(A, Profiles, undefined),
-            PB = maps:get(B, Profiles, undefined),
+            PA = profile(A, State),
+            PB = profile(B, State),
             open(A, B, PA, PB, strategy(PA, PB), Opts, make_room(State))
+    end.
+
+profile(Id, #state{lookup_node = undefined, profiles = Profiles}) ->
+    maps:get(Id, Profiles, undefined);
+profile(Id, #state{lookup_node = Node}) ->
+    case gen_server:call({macula_nat_cache, Node}, {get, Id}) of
+        {ok, Profile, _} -> Profile;
+        not_found -> undefined
     end.
 
 open(_, _, _, _, relay, #{allow_relay := false}, State) ->

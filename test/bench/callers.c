@@ -105,7 +105,7 @@ void callers_turn(struct callers *cs)
     struct incoming m;
     struct slice frame;
 
-    clients_wait(cs->clients, cs->client_count, -1);
+    clients_wait(cs->clients, cs->client_count, 100);
     for (int i = 0; i < cs->client_count; i++) {
         client_read(&cs->clients[i]);
         while (client_next_frame(&cs->clients[i], &frame))
@@ -125,7 +125,9 @@ void callers_run(struct callers *cs, uint64_t count, uint64_t until)
 
 void callers_stop(struct callers *cs)
 {
+    uint64_t until = clock_monotonic_ns() + CALLERS_PATIENCE;
+
     cs->stopping = true;
-    while (cs->in_flight > 0)
+    while (cs->in_flight > 0 && clock_monotonic_ns() < until)
         callers_turn(cs);
 }

@@ -10,6 +10,8 @@
 #include "histogram.h"
 #include "messages.h"
 
+#define CALLERS_PATIENCE UINT64_C(2000000000) /* ns */
+
 struct caller_slot {
     uint64_t sent_at;
     uint32_t turn;
@@ -52,7 +54,7 @@ void callers_turn(struct callers *cs);
 /* Goes on until `count` calls more were answered, or until `until` (monotonic ns), whichever is
  * first. */
 void callers_run(struct callers *cs, uint64_t count, uint64_t until);
-/* Calls no more, and waits for the replies that are due. */
+/* Calls no more, and waits for the replies that are due, at most CALLERS_PATIENCE. */
 void callers_stop(struct callers *cs);
 
 #endif

@@ -38,7 +38,7 @@ struct options {
     enum call_form form;
 };
 
-struct client clients[CLIENTS_MAX];
+static struct client clients[CLIENTS_MAX];
 
 /* --- output --- */
 
@@ -281,6 +281,9 @@ static void bench_churn(const struct options *o)
     int left;
 
     connect_all(o, 1);
+    /* Code that has never run and buffers that were never used are not what comes back. */
+    fill(o, FILLING_WINDOW);
+    list_pending(&clients[0], &left);
     uint64_t before = usage_resident(o->pid);
     double grown = fill(o, o->fill);
     uint64_t begun = clock_monotonic_ns();
@@ -381,7 +384,8 @@ static void usage(void)
     fputs("load calls|memory|punches|punch_time|churn|pending --node NODE --pid PID\n"
           "  --bench NAME --server NAME --round N   how the result is labelled\n"
           "  --connections N --window N --seconds S --count N --warmup-ms N --limit-s N\n"
-          "  --peers N --nat none|open|punch|all --cache NAME   peers with profiles, put there\n"
+          "  --peers N --nat none|open|punch|all|elsewhere --cache NAME   peers with profiles, put "
+          "there\n"
           "  --form plain|monitored                 how calls are made\n"
           "  --fill N                               sessions that are made first\n"
           "  --punches N                            hole punches at a time\n",
@@ -400,7 +404,7 @@ static int choose(const char *value, const char *const *names, int count)
 
 static void read_option(struct options *o, int option, const char *value)
 {
-    static const char *const mixes[] = {"none", "open", "punch", "all"};
+    static const char *const mixes[] = {"none", "open", "punch", "all", "elsewhere"};
     static const char *const forms[] = {"plain", "monitored"};
 
     switch (option) {
@@ -441,7 +445,7 @@ static void read_option(struct options *o, int option, const char *value)
         o->peers = (uint32_t)strtoul(value, NULL, 10);
         break;
     case 'm':
-        o->mix = (enum nat_mix)choose(value, mixes, 4);
+        o->mix = (enum nat_mix)choose(value, mixes, 5);
         break;
     case 'a':
         o->cache = value;

@@ -98,7 +98,7 @@ void profiles_put(struct client *c, const char *cache, enum nat_mix mix, uint32_
     struct pid from = client_pid(c, 1);
     struct cursor reply;
 
-    if (mix == NAT_MIX_NONE || count == 0)
+    if (mix == NAT_MIX_NONE || mix == NAT_MIX_ELSEWHERE || count == 0)
         return;
     for (uint32_t peer = 0; peer < count; peer++) {
         struct buffer *b = open_cast(c, cache);

@@ -17,10 +17,11 @@
 
 /* What kinds of NAT the peers are behind. */
 enum nat_mix {
-    NAT_MIX_NONE,  /* nobody's profile is known: every request is a hole punch */
-    NAT_MIX_OPEN,  /* every peer is behind a full cone: every answer is `direct` */
-    NAT_MIX_PUNCH, /* every request is a hole punch */
-    NAT_MIX_ALL,   /* all 27 kinds, evenly */
+    NAT_MIX_NONE,      /* nobody's profile is known: every request is a hole punch */
+    NAT_MIX_OPEN,      /* every peer is behind a full cone: every answer is `direct` */
+    NAT_MIX_PUNCH,     /* every request is a hole punch */
+    NAT_MIX_ALL,       /* all 27 kinds, evenly */
+    NAT_MIX_ELSEWHERE, /* the server finds profiles by itself */
 };
 
 /* The id of a peer. */

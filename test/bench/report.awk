@@ -76,6 +76,11 @@ function plain(title, bench, key, sense, limit, wanted) {
     row(title, median(bench, "ei", key), median(bench, "erlang", key), median(bench, "cnode", key), sense, limit, wanted)
 }
 
+function per_core(server,    cpu) {
+    cpu = median("calls_256", server, "cpu_us")
+    return cpu == "" || cpu == 0 ? "" : 1000000 / cpu
+}
+
 function percentiles(title, bench) {
     plain(title ", p50, µs", bench, "p50_us", -1, "", "")
     plain(title ", p99, µs", bench, "p99_us", -1, "", "")
@@ -98,7 +103,7 @@ function percentiles(title, bench) {
 END {
     ei = median("calls_256", "ei", "per_second")
     erlang = median("calls_256", "erlang", "per_second")
-    printf "| %s | ei        | Erlang    | this node | node/ei  | node/Erl | %s |\n", pad("figure (median of the rounds)", 56), \
+    printf "| %s | ei        | Erlang    | this node | node/ei  | node/Erl | %s | reached? |\n", pad("figure (median of the rounds)", 56), \
         pad("wanted", 18)
     print "|---|---|---|---|---|---|---|---|"
     plain("request_connection/s, 256 in flight", "calls_256", "per_second", 1, 400000, "≥ 400,000")
@@ -106,6 +111,8 @@ END {
     row("… as multiple of the ei tutorial's", "", "", ei == "" ? "" : node / ei, 1, 2, "≥ 2")
     row("… as multiple of Erlang's", "", "", erlang == "" ? "" : node / erlang, 1, 25, "≥ 25")
     plain("server CPU per call, µs", "calls_256", "cpu_us", -1, 2, "≤ 2")
+    row("calls per second that this allows on a whole core", per_core("ei"), per_core("erlang"), per_core("cnode"), 1, \
+        "", "")
     plain("share of a core that the server used", "calls_256", "busy", 1, "", "")
     percentiles("256 in flight", "calls_256")
     p50 = median("calls_1", "ei", "p50_us")
@@ -133,6 +140,11 @@ END {
         "≤ 1.2× that of 10")
     row(sessions " live sessions, CPU per call, µs (Erlang: a fifth)", "", median("live_" sessions / 5, "erlang", "cpu_us"), \
         median("live_" sessions, "cnode", "cpu_us"), -1, few == "" ? "" : 1.2 * few, "≤ 1.2× that of 10")
+    plain("lookups of 50 ms, 1 in flight, p99, µs", "lookups_1", "p99_us", -1, 75000, "≤ 75,000")
+    plain("lookups of 50 ms, 64 in flight, requests/s", "lookups_64", "per_second", 1, 1000, "≥ 1,000")
+    plain("lookups of 50 ms, 64 in flight, p99, µs", "lookups_64", "p99_us", -1, 75000, "≤ 75,000")
+    plain("lookups of 50 ms, 4096 in flight, requests/s", "lookups_4096", "per_second", 1, 40000, "≥ 40,000")
+    plain("lookups of 50 ms, 4096 in flight, p99, µs", "lookups_4096", "p99_us", -1, 75000, "≤ 75,000")
     before = median("churn_shared", "cnode", "rss_before_bytes")
     plain("resident before any session, bytes", "churn_shared", "rss_before_bytes", -1, "", "")
     plain(sessions " sessions came, bytes", "churn_shared", "rss_full_bytes", -1, "", "")

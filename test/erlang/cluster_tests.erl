@@ -157,11 +157,11 @@ missing(#{plain := P} = W) ->
 one_is_slow(#{plain := P} = W) ->
     Profile = cluster:public(?T),
     InDht = cluster:stored(#{cluster:key(<<"nat.profile">>, ?T) => {ok, [Profile]}}),
-    cluster:with(W, [], [{a, ?CACHE, hold()}, {a, ?DHT, InDht}], fun(N, _) ->
+    cluster:with(W, ["--lookup-timeout-ms", "1000"], [{a, ?CACHE, hold()}, {a, ?DHT, InDht}], fun(N, _) ->
         ?assertMatch({ok, direct, _}, cluster:ask(P, N, ?I, ?T))
     end),
     %% An answer of the cache that comes while the DHT is being asked is good.
-    cluster:with(W, [], [{a, ?CACHE, hold()}, {a, ?DHT, hold()}], fun(N, _) ->
+    cluster:with(W, ["--lookup-timeout-ms", "1000"], [{a, ?CACHE, hold()}, {a, ?DHT, hold()}], fun(N, _) ->
         Asking = cluster:asking(P, N, ?I, ?T),
         _ = cluster:await_calls(W, a, ?DHT, 2),
         cluster:release(W, a, ?CACHE, fun({get, Id}) -> {ok, cluster:public(Id), stale} end),
@@ -198,7 +198,8 @@ dying(#{plain := P} = W) ->
 cut_off(#{a := A, plain := P} = W, Signal) ->
     Peer = #{node := Node} = cnode:peer(),
     OsPid = cnode:on(Peer, fun os:getpid/0),
-    cluster:with(W, ["--connect", atom_to_list(Node)], [], fun(N, _) ->
+    Args = ["--connect", atom_to_list(Node), "--lookup-timeout-ms", "1000"],
+    cluster:with(W, Args, [], fun(N, _) ->
         cnode:on(Peer, fun() -> [ok = double:start(Name, hold()) || Name <- [?CACHE, ?DHT]] end),
         cnode:on(A, fun() -> ok = double:start(?CACHE, cluster:known([cluster:public(?T)])) end),
         cluster:await_services(P, N, #{?CACHE => 2, ?DHT => 1}),

@@ -29,6 +29,7 @@ deliveries_test_() ->
         {"a slow connection holds nobody up", fun slow/1},
         {"a connection that takes too long", fun too_slow/1},
         {"a node without the module is not asked again", fun without_module/1},
+        {"many nodes without the module", fun many_without_module/1},
         {"the connecting node is killed", fun(W) -> cut_off(W, "KILL") end},
         {"the connecting node is stopped", fun(W) -> cut_off(W, "STOP") end}
     ]).
@@ -293,6 +294,22 @@ without_module(#{a := #{node := NodeA} = A, b := #{node := NodeB}, plain := P} =
         cluster:await_rest(P, N),
         ?assertEqual({4, 0, 0}, delivered(P, N))
     end).
+
+%% However many plain nodes are asked before it, the node that has the module is found.
+many_without_module(#{a := A, plain := P} = W) ->
+    Extra = [cnode:peer() || _ <- lists:seq(1, 3)],
+    Nodes = [Node || #{node := Node} <- [A, P | Extra]],
+    Args = lists:append([["--connect", atom_to_list(Node)] || Node <- Nodes]),
+    Services = [{a, ?CACHE, both()}, {a, ?DHT, cluster:stored(#{})}, {b, ?CONNECTOR, cluster:connector()}],
+    cluster:with(W, Args, Services, fun(N, _) ->
+        cluster:await_services(P, N, #{?CONNECTOR => length(Nodes) + 1}),
+        {ok, hole_punch, _} = cluster:ask(P, N, ?I, ?T),
+        _ = cluster:await_calls(W, b, ?CONNECTOR, 2),
+        cluster:await_rest(P, N),
+        ?assertEqual({2, 0, 0}, delivered(P, N)),
+        ?assertEqual(1, cluster:state(P, N, [services, ?CONNECTOR]))
+    end),
+    lists:foreach(fun cnode:peer_stop/1, Extra).
 
 %% The node that is connecting to the peer is no more, or says no more; another one does it.
 cut_off(#{plain := P} = W, Signal) ->

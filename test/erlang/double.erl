@@ -34,7 +34,11 @@
 start(Name, Act) ->
     case gen_server:start({local, process(Name)}, ?MODULE, Act, []) of
         {ok, _} -> ok;
-        {error, {already_started, _}} -> gen_server:call(process(Name), {?MODULE, start, Act})
+        {error, {already_started, _}} ->
+            %% It may be about to die of an earlier request.
+            try gen_server:call(process(Name), {?MODULE, start, Act})
+            catch exit:_ -> start(Name, Act)
+            end
     end.
 
 %% @doc End a double, if it runs.
@@ -89,8 +93,10 @@ refused() ->
 -spec load_connector() -> ok.
 load_connector() ->
     Beam = filename:join([filename:dirname(code:which(?MODULE)), "doubles", ?CONNECTOR]),
-    {module, ?CONNECTOR} = code:load_abs(Beam),
-    ok.
+    case code:is_loaded(?CONNECTOR) of
+        false -> {module, ?CONNECTOR} = code:load_abs(Beam), ok;
+        {file, _} -> ok
+    end.
 
 %% @doc Let this node be without it.
 -spec unload_connector() -> ok.

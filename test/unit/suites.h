@@ -8,7 +8,11 @@
 
 /* clang-format off */
 #define TEST_SUITES(X) \
+    X(buffer) \
+    X(control) \
     X(cookie) \
+    X(cursor) \
+    X(dht) \
     X(epmd) \
     X(handshake) \
     X(log) \
@@ -20,6 +24,9 @@
     X(nat_soak) \
     X(nat_strategy) \
     X(options) \
+    X(profile_term) \
+    X(term_check) \
+    X(term_write) \
     X(watcher)
 /* clang-format on */
 

@@ -276,15 +276,19 @@ START_TEST(feasible_promises_what_works_and_nothing_else)
 }
 END_TEST
 
-/* The figures that were derived on paper for boxes that give an answer a new port. */
+/*
+ * The figures that were derived on paper for boxes that give an answer a new port. Of the promises
+ * that the documented rules break there, 24 nobody could keep; the others want retries that differ
+ * from the first attempt, which old peers are not told of.
+ */
 START_TEST(strict_boxes_are_as_derived)
 {
     struct matrix_counts documented = matrix_count(NAT_RULES_DOCUMENTED, false, true, false);
     struct matrix_counts old = matrix_count(NAT_RULES_V0_14_3, false, true, false);
     struct matrix_counts feasible = matrix_count(NAT_RULES_FEASIBLE, false, true, false);
 
-    ck_assert_uint_eq(documented.promised_wrongly, 24);
-    ck_assert_uint_eq(old.promised_wrongly, 0);
+    ck_assert_uint_eq(documented.promised_wrongly, 24 + 36);
+    ck_assert_uint_eq(old.promised_wrongly, 24);
     ck_assert_double_eq_tol(documented.share, 75.7, 0.05);
     ck_assert_double_eq_tol(old.share, 65.0, 0.1);
     ck_assert_double_ge(feasible.share, 82);
