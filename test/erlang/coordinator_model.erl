@@ -291,18 +291,16 @@ told(#session{id = Id, watchers = Watchers} = S, Model, Seen) ->
         then(Stories, fun(M, Left) -> take(Watcher, {punch_session, Id, show(S, M)}, count(notified, M), Left) end)
     end, [{keep(S, Model), Seen}], Watchers).
 
-%% Both peers are sent on their way, for the same instant, but in later attempts one may have to wait; what is for a peer
-%% without a mailbox is dropped.
-coordinate(#session{id = Id, initiator = I, target = T, attempts = N} = S, #model{holders = Holders} = Model, Seen) ->
-    Times = [Time - later(Role, N) || {Role, Peer} <- [{initiator, I}, {target, T}], #{Peer := Holder} <- [Holders],
-                                      Time <- punch_times(Id, Role, Holder, Seen)],
+%% Both peers are sent on their way, for the same instant; what is for a peer without a mailbox is dropped.
+coordinate(#session{id = Id, initiator = I, target = T} = S, #model{holders = Holders} = Model, Seen) ->
+    Times = [Time || #{I := Holder} <- [Holders], Time <- punch_times(Id, Holder, Seen)]
+        ++ [Time || #{T := Holder} <- [Holders], Time <- punch_times(Id, Holder, Seen)],
     Time = case Times of [First | _] -> First; [] -> none end,
     lists:foldl(fun({Role, Peer, Other}, Stories) ->
         then(Stories, fun(M, Left) ->
-            {Host, Ports} = contact(profile(Other, M), profile(Peer, M), N),
-            Info = (retry_keys(profile(Peer, M), N))#{
-                session_id => Id, peer_id => Other, peer_host => Host, peer_ports => Ports,
-                punch_time => Time =/= none andalso Time + later(Role, N), role => Role},
+            {Host, Ports} = contact(profile(Other, M)),
+            Info = #{session_id => Id, peer_id => Other, peer_host => Host, peer_ports => Ports, punch_time => Time,
+                     role => Role},
             case Holders of
                 #{Peer := Holder} -> take(Holder, {punch_coordinate, Info}, count(delivered_to_mailboxes, M), Left);
                 #{} -> [{count(undelivered, M), Left}]
@@ -310,22 +308,8 @@ coordinate(#session{id = Id, initiator = I, target = T, attempts = N} = S, #mode
         end)
     end, [{keep(S, Model), Seen} || is_due(Time, Model, Seen)], [{initiator, I, T}, {target, T, I}]).
 
-punch_times(Id, Role, Holder, Seen) ->
-    [Time || {punch_coordinate, #{session_id := I, role := R, punch_time := Time}} <- maps:get(Holder, Seen), I =:= Id,
-             R =:= Role].
-
-%% Who fires later than the other, in milliseconds.
-later(target, N) when N rem 4 =:= 2 -> 250;
-later(initiator, N) when N rem 4 =:= 3 -> 250;
-later(_, _) -> 0.
-
-retry_keys(_, 0) ->
-    #{};
-retry_keys(Profile, N) ->
-    case local_port(Profile, N) of
-        none -> #{attempt => N};
-        Port -> #{attempt => N, local_port => Port}
-    end.
+punch_times(Id, Holder, Seen) ->
+    [Time || {punch_coordinate, #{session_id := I, punch_time := Time}} <- maps:get(Holder, Seen), I =:= Id].
 
 is_due(none, _, _) ->
     true;
@@ -425,42 +409,6 @@ after_direct(I, T) ->
 
 one_known(true) -> relay;
 one_known(false) -> hole_punch.
-
-%% Where a peer is expected in a later attempt by another one.
-contact(Profile, _, 0) ->
-    contact(Profile);
-contact(#{reflexive_address := {_, Port}, mapping_policy := Mapping, allocation_policy := Allocation} = Profile, Other, N) ->
-    {Host, First} = contact(Profile),
-    Used = case {Mapping, counts_up(Other), local_port(Other, N)} of
-               {pd, true, _} -> 3 * N;
-               {pd, false, Fresh} when is_integer(Fresh) -> N;
-               _ -> 0
-           end,
-    case {local_port(Profile, N), Mapping, Allocation} of
-        {Local, _, _} when is_integer(Local) -> {Host, [Local, Port]};
-        {none, Mapping, pc} when Mapping =/= ei ->
-            Delta = maps:get(port_delta, Profile, 1),
-            case [P || I <- [1, 2, 3], P <- [Port + (Used + I) * Delta], P >= 1, P =< 65535] of
-                [] -> {Host, First};
-                Ports -> {Host, Ports}
-            end;
-        _ -> {Host, First}
-    end;
-contact(Profile, _, _) ->
-    contact(Profile).
-
-counts_up(#{reflexive_address := _, mapping_policy := pd, allocation_policy := pc}) -> true;
-counts_up(_) -> false.
-
-%% The fresh port of a peer whose NAT preserves ports.
-local_port(#{reflexive_address := {_, Port}, allocation_policy := pp}, N) when N > 0 ->
-    Step = 1 + (N - 1) rem 64,
-    case Port + Step of
-        Next when Next =< 65535 -> Next;
-        _ -> Port - Step
-    end;
-local_port(_, _) ->
-    none.
 
 contact(#{reflexive_address := {Ip, Port}, mapping_policy := Mapping, allocation_policy := Allocation} = Profile) ->
     Step = case {Mapping, Allocation, Profile} of

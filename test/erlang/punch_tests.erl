@@ -101,23 +101,15 @@ states(Sessions) ->
 
 %% Both peers' PUNCH_COORDINATE for the next attempt of a session, the time of the caller's last look at the clock: every
 %% key is checked. Answers the time now.
-coordinated(W, Id, ToA, ToB, Since) ->
-    coordinated(W, Id, 0, ToA, ToB, Since).
-
-%% The same for a later attempt: it says its number, and in every third the target, in every fourth the initiator is told
-%% to fire 250 ms after the other.
-coordinated(#{delay := Delay}, Id, Attempt, {A, IdA, InfoA}, {B, IdB, InfoB}, Since) ->
-    #{punch_time := ForA} = ToA = coordinate(A),
+coordinated(#{delay := Delay}, Id, {A, IdA, InfoA}, {B, IdB, InfoB}, Since) ->
+    #{punch_time := Time} = ToA = coordinate(A),
     ToB = coordinate(B),
     {HostA, PortsA} = InfoA,
     {HostB, PortsB} = InfoB,
-    {LateA, LateB} = element(Attempt rem 4 + 1, {{0, 0}, {0, 0}, {0, 250}, {250, 0}}),
-    Time = ForA - LateA,
-    Number = maps:from_list([{attempt, Attempt} || Attempt > 0]),
-    ?assertEqual(Number#{session_id => Id, peer_id => IdB, peer_host => HostB, peer_ports => PortsB,
-                         punch_time => Time + LateA, role => initiator}, ToA),
-    ?assertEqual(Number#{session_id => Id, peer_id => IdA, peer_host => HostA, peer_ports => PortsA,
-                         punch_time => Time + LateB, role => target}, ToB),
+    ?assertEqual(#{session_id => Id, peer_id => IdB, peer_host => HostB, peer_ports => PortsB, punch_time => Time,
+                   role => initiator}, ToA),
+    ?assertEqual(#{session_id => Id, peer_id => IdA, peer_host => HostA, peer_ports => PortsA, punch_time => Time,
+                   role => target}, ToB),
     Now = os:system_time(millisecond),
     ?assert(Time - Delay >= Since),
     ?assert(Time - Delay =< Now),
@@ -191,7 +183,7 @@ all_fail(W) ->
         ?assertEqual({hole_punch, pending, 0, none}, short(session(A, Id))),
         lists:foldl(fun(Attempt, Last) ->
             ?assertEqual({hole_punch, coordinating, Attempt, none}, short(session(A, Id))),
-            Next = coordinated(W, Id, Attempt, {A, IdA, unknown()}, {B, IdB, unknown()}, Last),
+            Next = coordinated(W, Id, {A, IdA, unknown()}, {B, IdB, unknown()}, Last),
             ?assertEqual({hole_punch, executing, Attempt, none}, short(session(A, Id))),
             ok = report(B, Id, IdB),
             ok = report(A, Id, IdA),
@@ -519,7 +511,7 @@ restart_executing(W) ->
     %% Anyone may ask, the peers may be named in either order, and roles stay.
     Since = os:system_time(millisecond),
     ok = cast(agent(b, W), {coordinate_punch, IdB, IdA, #{session_id => Id}}),
-    _ = coordinated(W, Id, 1, {A, IdA, unknown()}, {B, IdB, unknown()}, Since),
+    _ = coordinated(W, Id, {A, IdA, unknown()}, {B, IdB, unknown()}, Since),
     ?assertEqual([{hole_punch, coordinating, 1, none}, {hole_punch, executing, 1, none}],
                  states(sessions(A, {Id, 2}))),
     %% All counts are those of attempt 1: the other peer's first report is about it.
