@@ -87,7 +87,7 @@ $(BUILD)/valgrind/%: Makefile
 
 # All pairs of the NAT lab; root and nftables are needed. The picture is part of the README.
 nat-lab:
-	$(SETUP) test
+	$(SETUP) test lab
 	@+$(SUBMAKE) program $(LAB_PROGRAMS)
 	@$(BUILD)/model_table
 	@echo

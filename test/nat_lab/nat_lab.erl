@@ -14,7 +14,7 @@
 -define(RULES, [documented, v0_14_3, feasible]).
 
 %% @doc `main([What, Picture, ModelTable])': run `all' pairs or a `short' part of them, print the table and write the
-%% picture. The exit status is that of {@link nat_lab_report:write/3}.
+%% picture; or `skew', one pair whose clocks differ. The exit status says whether all was as it should be.
 -spec main([string()]) -> no_return().
 main([What, Picture, ModelTable]) ->
     Status =
@@ -41,7 +41,11 @@ run(What, Picture, ModelTable) ->
     Kinds = [{Type, Bare} || Type <- types(What), Bare <- [false, true]],
     lists:foreach(fun({Index, {Type, Bare}}) -> classify(Peers, Type, Bare, Index) end, enumerate(Kinds)),
     Pairs = [{A, B, Bare} || Bare <- [false, true], A <- types(What), B <- types(What)],
-    Results = [pair(Peers, Nodes, Pair, length(Kinds) + Index) || {Index, Pair} <- enumerate(Pairs)],
+    Results = [begin
+        Result = pair(Peers, Nodes, Pair, length(Kinds) + Index),
+        nat_lab_report:print(Result),
+        Result
+    end || {Index, Pair} <- enumerate(Pairs)],
     Model = [model(ModelTable, Bare, types(What)) || Bare <- [false, true]],
     nat_lab_report:write(Picture, Results, maps:merge(hd(Model), lists:last(Model))).
 
@@ -171,12 +175,10 @@ pair(Peers, Nodes, {A, B, Bare}, Run) ->
     Limit = case State of completed -> 2000; failed -> 0 end,
     Outcomes = [on(maps:get(Box, Peers), outcome, [maps:get(Box, Players), Limit]) || Box <- [na, nb]],
     maps:foreach(fun(Box, Player) -> on(maps:get(Box, Peers), stop, [Player]) end, Players),
-    Result = #{
+    #{
         types => {A, B}, bare => Bare, strategies => maps:from_list([{feasible, Strategy} | Others]),
         outcome => outcome(Outcomes, Asked)
-    },
-    nat_lab_report:print(Result),
-    Result.
+    }.
 
 id(Letter, Run) ->
     iolist_to_binary(io_lib:format("~s~b", [Letter, Run])).

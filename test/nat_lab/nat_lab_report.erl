@@ -11,7 +11,7 @@
 -spec print(map()) -> ok.
 print(#{types := {A, B}, bare := Bare, strategies := S, outcome := Outcome}) ->
     io:format("~s ~s ~-5s  ~-10s ~-10s ~-10s  ~s~n",
-              [nat_lab_box:name(A), nat_lab_box:name(B), box(Bare)] ++ [maps:get(R, S, '-') || R <- ?RULES] ++
+              [nat_lab_box:name(A), nat_lab_box:name(B), box(Bare)] ++ [maps:get(R, S) || R <- ?RULES] ++
                   [outcome(Outcome)]).
 
 box(true) -> "bare";

@@ -55,7 +55,7 @@ static void count_pair(struct matrix_counts *counts, enum nat_rules rules,
     struct sim_result result = sim_pair(rules, ONE_WAY_MS, a, b, false);
 
     if (result.strategy == NAT_RELAY) {
-        counts->relayed_wrongly += sim_pair(rules, ONE_WAY_MS, a, b, true).connected;
+        counts->relayed_wrongly += sim_pair(NAT_RULES_FEASIBLE, ONE_WAY_MS, a, b, true).connected;
         return;
     }
     counts->promised++;
