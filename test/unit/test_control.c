@@ -247,13 +247,17 @@ START_TEST(test_unknown)
 }
 END_TEST
 
-/* An empty name is no name. */
+/* A name may be empty, as an atom may. */
 START_TEST(test_empty_name)
 {
     struct control k;
 
-    ck_assert_int_eq(parse_elements(&k, 6, "pcc", true), -EBADMSG);
-    ck_assert_int_eq(parse_elements(&k, 19, "pcr", false), -EBADMSG);
+    ck_assert_int_eq(parse_elements(&k, 6, "pcc", true), 0);
+    ck_assert(control_end_is_name(&k.to) && k.to.name.len == 0);
+    ck_assert_int_eq(parse_elements(&k, 19, "pcr", false), 0);
+    ck_assert(control_end_is_name(&k.to) && k.to.name.len == 0);
+    ck_assert_int_eq(parse_elements(&k, 19, "pqr", false), 0);
+    ck_assert(!control_end_is_name(&k.to));
 }
 END_TEST
 
