@@ -81,7 +81,7 @@ test-programs: $(TEST_PROGRAMS) $(LAB_PROGRAMS) $(if $(VALGRIND),$(addprefix $(B
 
 $(BUILD)/valgrind/%: Makefile
 	@mkdir -p $(@D)
-	@printf '#!/bin/sh\nexec valgrind -q --error-exitcode=99 --leak-check=full "%s" "$$@"\n' \
+	@printf '#!/bin/sh\nexport CK_TIMEOUT_MULTIPLIER=50\nexec valgrind -q --error-exitcode=99 --leak-check=full "%s" "$$@"\n' \
 	    "$(CURDIR)/$*" >$@
 	@chmod +x $@
 

@@ -397,11 +397,9 @@ size_t lookup_in_flight(const struct lookup *lookup)
 
 void lookup_free(struct lookup *lookup)
 {
-    struct flight *f, *next;
-
-    HASH_ITER (hh, lookup->flights, f, next) {
-        f->waiters = NULL;
-        flight_end(f, NULL);
+    while (lookup->flights) {
+        lookup->flights->waiters = NULL;
+        flight_end(lookup->flights, NULL);
     }
     lookup_forget(lookup, NULL);
 }

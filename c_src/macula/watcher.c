@@ -22,10 +22,13 @@ uint64_t watcher_take(struct watchers *all, const struct pid *pid)
 
     buffer_init(&key);
     term_put_pid(&key, pid);
+    if (key.overflow || !key.data) {
+        buffer_free(&key);
+        return 0;
+    }
     struct slice bytes = buffer_slice(&key);
-    if (!key.overflow)
-        HASH_FIND(hh, all->by_pid, bytes.data, bytes.len, w);
-    if (!w && !key.overflow && (w = calloc(1, sizeof *w + bytes.len)) != NULL) {
+    HASH_FIND(hh, all->by_pid, bytes.data, bytes.len, w);
+    if (!w && (w = calloc(1, sizeof *w + bytes.len)) != NULL) {
         w->pid = pid_copy(pid);
         if (w->pid) {
             w->key_len = bytes.len;

@@ -37,7 +37,7 @@ static uint8_t *make_room(struct buffer *b, size_t size)
     size_t capacity = b->capacity ? b->capacity : BUFFER_FIRST_CAPACITY;
     while (capacity < used + size)
         capacity *= 2;
-    if (b->start > 0)
+    if (b->data && b->start > 0)
         memmove(b->data, b->data + b->start, used);
     b->start = 0;
     b->end = used;

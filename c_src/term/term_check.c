@@ -298,35 +298,44 @@ static bool keys_open(struct keys *keys, const uint8_t *start)
     return true;
 }
 
-/* A small integer may be written in more than one way: its value, where the key is one. */
-static bool integer_key(const struct key *k, uint32_t *value)
+/* Small integers and atoms may be written in more than one way: what counts of them is here. */
+static struct key canonical_key(const struct key *k, uint8_t integer[4], uint8_t *kind)
 {
-    if (k->data[0] == TAG_SMALL_INTEGER) {
-        *value = k->data[1];
-        return true;
+    const uint8_t *p = k->data;
+
+    *kind = p[0];
+    switch (p[0]) {
+    case TAG_SMALL_INTEGER:
+        memset(integer, 0, 3);
+        integer[3] = p[1];
+        *kind = TAG_INTEGER;
+        return (struct key){integer, 4};
+    case TAG_INTEGER:
+        return (struct key){p + 1, 4};
+    case TAG_ATOM:
+    case TAG_ATOM_UTF8:
+        *kind = TAG_ATOM;
+        return (struct key){p + 3, k->len - 3};
+    case TAG_SMALL_ATOM:
+    case TAG_SMALL_ATOM_UTF8:
+        *kind = TAG_ATOM;
+        return (struct key){p + 2, k->len - 2};
+    default:
+        return *k;
     }
-    if (k->data[0] != TAG_INTEGER)
-        return false;
-    *value = (uint32_t)k->data[1] << 24 | (uint32_t)k->data[2] << 16 | (uint32_t)k->data[3] << 8 |
-             k->data[4];
-    return true;
 }
 
 static int compare_keys(const void *left, const void *right)
 {
-    const struct key *a = left;
-    const struct key *b = right;
-    uint32_t x, y;
-    bool a_is_integer = integer_key(a, &x);
-    bool b_is_integer = integer_key(b, &y);
+    uint8_t integers[2][4], kinds[2];
+    struct key a = canonical_key(left, integers[0], &kinds[0]);
+    struct key b = canonical_key(right, integers[1], &kinds[1]);
 
-    if (a_is_integer != b_is_integer)
-        return a_is_integer ? -1 : 1;
-    if (a_is_integer)
-        return x < y ? -1 : x > y;
-    if (a->len != b->len)
-        return a->len < b->len ? -1 : 1;
-    return memcmp(a->data, b->data, a->len);
+    if (kinds[0] != kinds[1])
+        return kinds[0] < kinds[1] ? -1 : 1;
+    if (a.len != b.len)
+        return a.len < b.len ? -1 : 1;
+    return memcmp(a.data, b.data, a.len);
 }
 
 /* Ends a map: its keys leave the list. False if one of them was there twice. */

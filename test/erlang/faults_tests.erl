@@ -21,6 +21,8 @@ faults_test_() ->
         {"a connection that is closed on one side only", fun half_closed/0},
         {"connection churn", fun churn/0},
         {"no file descriptors left", fun no_descriptors/0},
+        {"more sessions than get_pending may answer", fun large_listing/0},
+        {"more requests than wait for a suspended process", fun suspended/0},
         {"a flood from one peer", fun flooded/0},
         {"answers to what was no call", fun answers_to_no_call/0},
         {"EPMD gone under load", fun epmd_gone/0},
@@ -250,6 +252,39 @@ connect_all(N, Port, Peers) when length(Peers) < 100 ->
         {ok, Peer} -> connect_all(N, Port, [Peer | Peers]);
         Refused -> {Peers, Refused}
     end.
+
+%% The newest are answered, and how many were left out is counted.
+large_listing() ->
+    Other = cnode:peer(),
+    with(["--coordination-delay-ms", "60000"], fun(#{node := N}) ->
+        cnode:on(Other, fun() ->
+            [gen_server:cast(?CACHE(N), {put, Id, profile(Id, 900000), 300}) || Id <- [<<"a">>, <<"b">>]],
+            Ids = [begin
+                       {ok, hole_punch, Id} = gen_server:call(?AT(N), {request_connection, <<"a">>, <<"b">>, #{}}),
+                       Id
+                   end || _ <- lists:seq(1, 40)],
+            Listed = [Id || #{session_id := Id} <- gen_server:call(?AT(N), get_pending, infinity)],
+            #{counters := #{get_pending_left_out := LeftOut}} = sys:get_state(?AT(N)),
+            ?assertEqual(40, length(Listed) + LeftOut),
+            ?assert(length(Listed) > 10 andalso LeftOut > 10),
+            ?assertEqual(lists:sort(lists:nthtail(LeftOut, Ids)), lists:sort(Listed))
+        end)
+    end),
+    cnode:peer_stop(Other).
+
+suspended() ->
+    Other = cnode:peer(),
+    with([], fun(#{node := N} = Handle) ->
+        ok = cnode:on(Other, fun() -> sys:suspend(?AT(N)) end),
+        {ok, Peer} = raw_dist:connect(N, #{name => 'raw_suspended@127.0.0.1'}),
+        Frame = raw_dist:frame({6, raw_dist:pid(Peer, 1), '', ?SERVER}, {'$gen_cast', <<0:1000000/unit:8>>}),
+        [raw_dist:send(Peer, Frame) || _ <- lists:seq(1, 80)],
+        ?assertEqual(closed, raw_dist:await_close(Peer)),
+        _ = cnode:await_log(Handle, "warning .*raw_suspended"),
+        ok = cnode:on(Other, fun() -> sys:resume(?AT(N)) end),
+        ?assertEqual([], cnode:on(Other, fun() -> gen_server:call(?AT(N), get_pending) end))
+    end),
+    cnode:peer_stop(Other).
 
 %% One peer sends as fast as it can while another calls: all of its calls are answered.
 flooded() ->

@@ -4,7 +4,7 @@
 %% and random faults. Afterwards nothing may be left, and whoever met no fault must have been answered each time.
 %%
 %% SOAK_SECONDS says how long (default 10), SOAK_SEED repeats the choices of a run. From a minute on it waits until the
-%% ended sessions are swept, too, and then compares the memory with that of a first, shorter round.
+%% ended sessions are swept, too, and then compares the memory after both halves of the time.
 -module(soak_tests).
 
 -include_lib("eunit/include/eunit.hrl").
@@ -29,8 +29,8 @@ soak(Seconds) ->
     Steady = [cnode:peer(#{env => Env}) || _ <- "ab"],
     cnode:with(#{args => Args, env => Env}, fun(Handle) ->
         State = #{handle => Handle, env => Env, epmd => Epmd, steady => Steady},
-        First = calm(round(calm(State, Seconds), max(1, Seconds div 4)), Seconds),
-        Last = calm(round(First, Seconds - Seconds div 4), Seconds),
+        First = calm(round(calm(State, Seconds), Seconds div 2), Seconds),
+        Last = calm(round(First, Seconds - Seconds div 2), Seconds),
         memory_is_back(Seconds, First, Last),
         ?assertEqual([], [Line || Line <- cnode:log(Handle), is_unexpected(Line)]),
         put(epmd, maps:get(epmd, Last))

@@ -247,7 +247,7 @@ START_TEST(test_unknown)
 }
 END_TEST
 
-/* '' is a name like others, that nobody has. */
+/* A name may be empty, as an atom may. */
 START_TEST(test_empty_name)
 {
     struct control k;
@@ -256,6 +256,8 @@ START_TEST(test_empty_name)
     ck_assert(control_end_is_name(&k.to) && k.to.name.len == 0);
     ck_assert_int_eq(parse_elements(&k, 19, "pcr", false), 0);
     ck_assert(control_end_is_name(&k.to) && k.to.name.len == 0);
+    ck_assert_int_eq(parse_elements(&k, 19, "pqr", false), 0);
+    ck_assert(!control_end_is_name(&k.to));
 }
 END_TEST
 
