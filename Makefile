@@ -73,15 +73,15 @@ test:
 	$(SETUP) test $(if $(VALGRIND),valgrind)
 	@+$(SUBMAKE) test-programs
 	@CNODE=$(TEST_PREFIX)$(PROGRAM) UNIT=$(TEST_PREFIX)$(BUILD)/unit BUILD=$(BUILD) \
-	    FUZZ=$(FUZZ_BUILD) CNODE_ASAN=$(CURDIR)/$(ASAN_BUILD)/macula_nat_cnode test/run $(SUITES)
+	    EMBED=$(BUILD)/embed FUZZ=$(FUZZ_BUILD) CNODE_ASAN=$(CURDIR)/$(ASAN_BUILD)/macula_nat_cnode test/run $(SUITES)
 
-test-programs: $(TEST_PROGRAMS) $(LAB_PROGRAMS) $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
+test-programs: $(TEST_PROGRAMS) $(BUILD)/embed $(LAB_PROGRAMS) $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
 	@+$(SUBMAKE) program SANITIZE=$(ASAN_SANITIZE) BUILD=$(ASAN_BUILD)
 	@+$(if $(HAS_LIBFUZZER),$(FUZZ_MAKE) fuzz-programs)
 
 $(BUILD)/valgrind/%: Makefile
 	@mkdir -p $(@D)
-	@printf '#!/bin/sh\nexport CK_TIMEOUT_MULTIPLIER=50\nexec valgrind -q --error-exitcode=99 --leak-check=full "%s" "$$@"\n' \
+	@printf '#!/bin/sh\nexport CK_TIMEOUT_MULTIPLIER=50 TEST_SLOWDOWN=50\nexec valgrind -q --error-exitcode=99 --leak-check=full "%s" "$$@"\n' \
 	    "$(CURDIR)/$*" >$@
 	@chmod +x $@
 

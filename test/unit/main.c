@@ -19,6 +19,14 @@ static const struct {
 #undef ENTRY
 };
 
+int test_rounds(int rounds)
+{
+    const char *slowdown = getenv("TEST_SLOWDOWN");
+    int divisor = slowdown ? atoi(slowdown) : 1;
+
+    return divisor > 1 && rounds > divisor ? rounds / divisor : rounds;
+}
+
 static int is_wanted(const char *name, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "dist/dist_flags.h"
+#include "suites.h"
+
 #include "dist/handshake.h"
 
 #include <check.h>
@@ -687,7 +689,7 @@ START_TEST(test_mutations_never_get_in)
     uint8_t bytes[1024];
     unsigned short seed[3] = {1, 2, (unsigned short)_i};
 
-    for (int round = 0; round < 50000; round++) {
+    for (int round = 0, rounds = test_rounds(50000); round < rounds; round++) {
         struct handshake hs;
         size_t len = script.len[side], at = 0, used, out;
         int rc = 0;
@@ -716,7 +718,7 @@ START_TEST(test_garbage_never_gets_in)
     unsigned short seed[3] = {3, 4, 5};
     struct asked asked = {.verdict = HANDSHAKE_OK};
 
-    for (int round = 0; round < 50000; round++) {
+    for (int round = 0, rounds = test_rounds(50000); round < rounds; round++) {
         struct handshake hs;
         uint8_t bytes[256];
         size_t used;
