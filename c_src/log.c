@@ -136,32 +136,6 @@ size_t log_escape(char *out, size_t size, const char *text)
     return at;
 }
 
-void log_format_id(char out[static LOG_ID_SIZE], const uint8_t *bytes, size_t len)
-{
-    const size_t room = LOG_ID_SIZE - 1;
-    bool is_text = true;
-
-    for (size_t i = 0; i < len && is_text; i++)
-        is_text = bytes[i] >= 0x20 && bytes[i] < 0x7f && bytes[i] != '\\';
-    if (len == 0) {
-        memcpy(out, "\"\"", 3);
-        return;
-    }
-
-    size_t width = is_text ? 1 : 2;
-    bool is_cut = len > room / width;
-    size_t shown = is_cut ? (room - (sizeof ELLIPSIS - 1)) / width : len;
-
-    if (is_text)
-        memcpy(out, bytes, shown);
-    else
-        for (size_t i = 0; i < shown; i++)
-            snprintf(out + 2 * i, 3, "%02x", bytes[i]);
-    memcpy(out + shown * width, ELLIPSIS, is_cut ? sizeof ELLIPSIS : 0);
-    if (!is_cut)
-        out[shown * width] = 0;
-}
-
 /*
  * Writes a whole line or none. When poll(2) says that a pipe takes data it takes PIPE_BUF bytes, so
  * write(2) does not wait; O_NONBLOCK would change the terminal of whoever started us. A pipe

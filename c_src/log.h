@@ -18,9 +18,6 @@
 #include <stdint.h>
 #include <syslog.h>
 
-/* Room for an id in a log line: 64 characters and the ending 0. */
-#define LOG_ID_SIZE 65
-
 /* Longest line written, its newline included. Below PIPE_BUF: a line goes out whole or not at all.
  */
 #define LOG_LINE_MAX 2048
@@ -64,13 +61,6 @@ void log_eventf(int level, const char *kind, const char *peer, const char *forma
 
 /* log_event() at `now_ms`, milliseconds of a monotonic clock: with it tests need no waiting. */
 void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer, const char *text);
-
-/*
- * Writes the `len` bytes of an id for a log line: as they are if all are printable ASCII, else in
- * hex. What does not fit into 64 characters is cut and ends in "...". An empty id is written as two
- * quotes.
- */
-void log_format_id(char out[static LOG_ID_SIZE], const uint8_t *bytes, size_t len);
 
 /*
  * Copies the 0-ended `text` to `out` with control characters, invalid UTF-8 and backslashes as \xNN

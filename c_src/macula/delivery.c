@@ -2,6 +2,7 @@
 #include "macula/delivery.h"
 
 #include "macula/dht.h"
+#include "macula/id_text.h"
 #include "macula/profile_term.h"
 #include "macula/session_term.h"
 #include "term/term_write.h"
@@ -89,16 +90,19 @@ static bool send_to_mailbox(struct deliveries *all, const struct nat_action *act
 
 /* --- the DHT as a last resort --- */
 
-static void note_failure(struct deliveries *all)
+static void note_failure(struct deliveries *all, struct nat_bytes recipient_id)
 {
+    char id[ID_TEXT_SIZE];
+
     all->failed++;
     node_log(all->mailboxes->node, LOG_WARNING, "delivery", "macula_nat_coordinator",
-             "PUNCH_COORDINATE reached a peer on no way: no mailbox, no connection, no DHT");
+             "PUNCH_COORDINATE reached %s on no way: no mailbox, no connection, no DHT",
+             id_text(id, recipient_id));
 }
 
 static void delivery_fail(struct delivery *d)
 {
-    note_failure(d->all);
+    note_failure(d->all, d->action.recipient_id);
     delivery_free(d);
 }
 
@@ -367,7 +371,7 @@ void delivery_start(struct deliveries *all, const struct nat_action *action)
     bool has_service = has_dht || services_count(all->services, SERVICE_CONNECTOR) > 0;
     struct delivery *d = has_service ? delivery_new(all, action) : NULL;
     if (!d) {
-        note_failure(all);
+        note_failure(all, action->recipient_id);
         return;
     }
     if (host_is_known || !ask(d, &ask_find_peer, DELIVERY_DHT_LIMIT))

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/coordinator.h"
 
+#include "macula/id_text.h"
 #include "macula/profile_term.h"
 #include "macula/session_term.h"
 #include "term/tags.h"
@@ -213,15 +214,18 @@ static void finish_request(struct coordinator *co, const struct caller *caller,
     coordinator_act(co);
 }
 
-static void note_ignored(struct coordinator *co, const char *what, int error)
+static void note_ignored(struct coordinator *co, const char *what, struct nat_bytes session_id,
+                         int error)
 {
+    char id[ID_TEXT_SIZE];
     const char *why = error == -ENOENT   ? "no such session"
                       : error == -ESTALE ? "the session has ended"
                       : error == -EACCES ? "the session is one of other peers"
                       : error == -EINVAL ? "bad arguments"
                                          : "no room";
 
-    node_log(co->node, LOG_WARNING, what, "macula_nat_coordinator", "%s ignored: %s", what, why);
+    node_log(co->node, LOG_WARNING, what, "macula_nat_coordinator", "%s for session %s ignored: %s",
+             what, id_text(id, session_id), why);
 }
 
 static void finish_coordinate(struct coordinator *co, struct arguments *args)
@@ -239,7 +243,7 @@ static void finish_coordinate(struct coordinator *co, struct arguments *args)
     }
     if (error) {
         drop_watcher(co, args);
-        note_ignored(co, "coordinate_punch", error);
+        note_ignored(co, "coordinate_punch", args->session_id, error);
     }
     coordinator_act(co);
 }
@@ -428,7 +432,7 @@ void request_coordinate(struct coordinator *co, struct cursor args)
 
     if (!read_arguments(co, &arguments, true, &args, &bad)) {
         co->counters.bad_arguments++;
-        note_ignored(co, "coordinate_punch", -EINVAL);
+        note_ignored(co, "coordinate_punch", arguments.session_id, -EINVAL);
         return;
     }
     look_up_and_finish(co, NULL, &arguments);
@@ -436,12 +440,13 @@ void request_coordinate(struct coordinator *co, struct cursor args)
 
 void request_report(struct coordinator *co, struct cursor args)
 {
-    struct nat_bytes session_id, reporter_id;
+    struct nat_bytes session_id = {0};
+    struct nat_bytes reporter_id;
     enum nat_report report = NAT_REPORT_OTHER;
 
     if (!read_id(&args, &session_id) || !read_id(&args, &reporter_id)) {
         co->counters.bad_arguments++;
-        note_ignored(co, "report_result", -EINVAL);
+        note_ignored(co, "report_result", session_id, -EINVAL);
         return;
     }
     if (cursor_is_atom(&args, "success"))
@@ -450,6 +455,6 @@ void request_report(struct coordinator *co, struct cursor args)
         report = NAT_REPORT_FAILURE;
     int error = nat_report(co->nat, coordinator_now(), session_id, reporter_id, report);
     if (error)
-        note_ignored(co, "report_result", error);
+        note_ignored(co, "report_result", session_id, error);
     coordinator_act(co);
 }

@@ -21,6 +21,7 @@ int test_rounds(int rounds);
     X(dht) \
     X(epmd) \
     X(handshake) \
+    X(id_text) \
     X(log) \
     X(nat_coordinator) \
     X(nat_heap) \

@@ -327,35 +327,6 @@ START_TEST(a_reader_that_is_gone_is_no_signal)
 }
 END_TEST
 
-START_TEST(ids_are_text_or_hex_of_at_most_64_characters)
-{
-    char out[LOG_ID_SIZE];
-    uint8_t bytes[1024];
-
-    log_format_id(out, (const uint8_t *)"node-1/a b", 10);
-    ck_assert_str_eq(out, "node-1/a b");
-    log_format_id(out, (const uint8_t *)"\x00\x7f\xff", 3);
-    ck_assert_str_eq(out, "007fff");
-    log_format_id(out, (const uint8_t *)"a\\b", 3);
-    ck_assert_str_eq(out, "615c62");
-    log_format_id(out, NULL, 0);
-    ck_assert_str_eq(out, "\"\"");
-
-    memset(bytes, 'a', sizeof bytes);
-    for (size_t len = 1; len <= sizeof bytes; len++) {
-        log_format_id(out, bytes, len);
-        ck_assert_uint_eq(strlen(out), len <= 64 ? len : 64);
-        ck_assert_int_eq(strcmp(out + strlen(out) - 1, ".") == 0, len > 64);
-    }
-    memset(bytes, 0xab, sizeof bytes);
-    for (size_t len = 1; len <= sizeof bytes; len++) {
-        log_format_id(out, bytes, len);
-        ck_assert_uint_eq(strlen(out), len <= 32 ? 2 * len : 63);
-        ck_assert_int_eq(strcmp(out + strlen(out) - 1, ".") == 0, len > 32);
-    }
-}
-END_TEST
-
 Suite *suite_log(void)
 {
     Suite *suite = suite_create("log");
@@ -375,7 +346,6 @@ Suite *suite_log(void)
     tcase_add_test(tests, long_kinds_and_peers_are_told_apart_by_their_beginning);
     tcase_add_test(tests, a_full_pipe_costs_lines_but_no_time);
     tcase_add_test(tests, a_reader_that_is_gone_is_no_signal);
-    tcase_add_test(tests, ids_are_text_or_hex_of_at_most_64_characters);
     suite_add_tcase(suite, tests);
     return suite;
 }
