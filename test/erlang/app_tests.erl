@@ -464,7 +464,7 @@ log_lines() ->
         logged(info, "macula_nat_cnode: connected to "),
         ok = ?NAME:report_result(<<"unknown">>, <<"a">>, success),
         [] = ?NAME:get_pending(),
-        logged(warning, "macula_nat_cnode: report_result ignored"),
+        logged(warning, "macula_nat_cnode: report_result for session "),
         ok = gen_server:stop(?NAME),
         logged(notice, "macula_nat_cnode: ended by signal 15"),
         process_flag(trap_exit, true),
