@@ -7,11 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool caller_read(struct caller *caller, struct node *node, struct cursor *c)
+bool caller_read(struct caller *caller, const struct process *called, struct cursor *c)
 {
     struct cursor from = *c;
 
-    *caller = (struct caller){.kind = CALLER_GEN, .node = node};
+    *caller =
+        (struct caller){.kind = CALLER_GEN, .node = called->node, .called = process_pid(called)};
     if (!cursor_tuple(&from, 2) || !cursor_pid(&from, &caller->pid) ||
         !cursor_term(&from, &caller->tag))
         return false;

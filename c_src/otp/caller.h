@@ -24,6 +24,7 @@ struct caller {
     struct node *node;
     struct pid pid;
     struct slice tag;
+    struct pid called; /* CALLER_GEN: our process, in whose name the answer goes out */
     uint32_t worker;
 };
 
@@ -34,8 +35,8 @@ struct reply {
     struct buffer *out;
 };
 
-/* Reads the {Pid, Tag} of a call. */
-bool caller_read(struct caller *caller, struct node *node, struct cursor *c);
+/* Reads the {Pid, Tag} of a call to `called`. */
+bool caller_read(struct caller *caller, const struct process *called, struct cursor *c);
 struct caller *caller_keep(const struct caller *caller);
 void caller_free(struct caller *caller);
 

@@ -111,7 +111,7 @@ static void on_message(struct process *p, struct connection *via, struct slice m
     int arity;
 
     if (cursor_any_tuple(&c, &arity)) {
-        if (arity == 3 && cursor_is_atom(&c, "$gen_call") && caller_read(&caller, p->node, &c) &&
+        if (arity == 3 && cursor_is_atom(&c, "$gen_call") && caller_read(&caller, p, &c) &&
             cursor_term(&c, &request)) {
             take(gs, via, REQUEST_CALL, &caller, request);
             return;
@@ -120,7 +120,7 @@ static void on_message(struct process *p, struct connection *via, struct slice m
             take(gs, via, REQUEST_CAST, NULL, request);
             return;
         }
-        if (arity == 3 && cursor_is_atom(&c, "system") && caller_read(&caller, p->node, &c) &&
+        if (arity == 3 && cursor_is_atom(&c, "system") && caller_read(&caller, p, &c) &&
             cursor_term(&c, &request)) {
             sys_take_message(gs, &caller, request);
             return;

@@ -45,11 +45,12 @@ in_vms() ->
     [{spawn, {timeout, 60, {Title, Test}}} || {Title, Test} <- Tests].
 
 projects() ->
+    %% In order: both build the program in the same folder.
     {setup, fun sources/0, fun remove/1, fun(Dir) ->
-        [{spawn, {timeout, 300, {Title, fun() -> Test(Dir) end}}} || {Title, Test} <- [
+        {inorder, [{spawn, {timeout, 300, {Title, fun() -> Test(Dir) end}}} || {Title, Test} <- [
             {"a rebar3 project", fun rebar3_project/1},
             {"a Mix project", fun mix_project/1}
-        ]]
+        ]]}
     end}.
 
 %%%-------------------------------------------------------------------
