@@ -61,15 +61,12 @@ static void put_destination(struct buffer *b, const struct caller *caller)
 {
     struct slice alias;
 
-    if (caller->kind == CALLER_GEN && find_alias(caller->tag, &alias)) {
-        /* Any process of ours may be named as the sender of an alias message; nobody looks at it.
-         */
-        struct pid self = {
-            .node = caller->node->name_slice, .id = 1, .creation = node_creation(caller->node)};
-        control_put_alias_send(b, &self, alias);
-    } else {
+    /* Signals keep their order only from one process to another: no DOWN may overtake the answer.
+     */
+    if (caller->kind == CALLER_GEN && find_alias(caller->tag, &alias))
+        control_put_alias_send(b, &caller->called, alias);
+    else
         control_put_send(b, &caller->pid);
-    }
 }
 
 bool reply_open(struct reply *reply, const struct caller *caller)
