@@ -135,13 +135,8 @@ void coordinator_act(struct coordinator *co)
 
 static void reply_unknown(struct coordinator *co, const struct caller *caller)
 {
-    struct reply reply;
-
     co->counters.unknown_requests++;
-    if (!reply_open(&reply, caller))
-        return;
-    term_put_atoms(reply.out, 2, "error", "unknown_request");
-    reply_close(&reply);
+    reply_error(caller, "unknown_request");
 }
 
 /* {attach_peer, PeerId} and {detach_peer, PeerId}: about the process that calls. */

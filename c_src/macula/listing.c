@@ -88,7 +88,6 @@ void on_listing_turn(uv_idle_t *idle)
 void listing_start(struct coordinator *co, const struct caller *caller)
 {
     struct listing *l = calloc(1, sizeof *l);
-    struct reply reply;
 
     if (l)
         l->caller = caller_keep(caller);
@@ -96,10 +95,7 @@ void listing_start(struct coordinator *co, const struct caller *caller)
         if (l)
             caller_free(l->caller);
         free(l);
-        if (reply_open(&reply, caller)) {
-            term_put_atoms(reply.out, 2, "error", "overloaded");
-            reply_close(&reply);
-        }
+        reply_error(caller, "overloaded");
         return;
     }
     co->counters.pending_left_out = 0;

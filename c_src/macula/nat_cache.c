@@ -181,9 +181,8 @@ static void on_call(struct gen_server *gs, const struct caller *caller, struct s
     } else if (cursor_tuple(&c, 2) && cursor_is_atom(&c, "get")) {
         /* What is no binary is as little in the cache as an id that is not there. */
         reply_get(cache, caller, cursor_binary(&c, &id) ? &id : NULL);
-    } else if (reply_open(&reply, caller)) {
-        term_put_atoms(reply.out, 2, "error", "unknown_request");
-        reply_close(&reply);
+    } else {
+        reply_error(caller, "unknown_request");
     }
 }
 

@@ -137,16 +137,6 @@ struct waiting {
     uint8_t bytes[];
 };
 
-static void reply_error(const struct caller *caller, const char *reason)
-{
-    struct reply reply;
-
-    if (!reply_open(&reply, caller))
-        return;
-    term_put_atoms(reply.out, 2, "error", reason);
-    reply_close(&reply);
-}
-
 static void reply_session(const struct caller *caller, const struct nat_session_view *session)
 {
     struct reply reply;

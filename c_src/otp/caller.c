@@ -115,6 +115,16 @@ void reply_atom(const struct caller *caller, const char *atom)
     reply_close(&reply);
 }
 
+void reply_error(const struct caller *caller, const char *reason)
+{
+    struct reply reply;
+
+    if (!reply_open(&reply, caller))
+        return;
+    term_put_atoms(reply.out, 2, "error", reason);
+    reply_close(&reply);
+}
+
 void reply_term(const struct caller *caller, struct slice term)
 {
     struct reply reply;

@@ -47,8 +47,9 @@ void caller_free(struct caller *caller);
 bool reply_open(struct reply *reply, const struct caller *caller);
 void reply_close(struct reply *reply);
 
-/* A whole answer of one atom, or of one term. */
+/* A whole answer of one atom, of {error, Reason} with an atom, or of one term. */
 void reply_atom(const struct caller *caller, const char *atom);
+void reply_error(const struct caller *caller, const char *reason);
 void reply_term(const struct caller *caller, struct slice term);
 
 /*
