@@ -7,8 +7,8 @@
 #define TEST_SUITES_H
 
 /*
- * How many of `rounds` a test should make here: all, or a part where programs run slowly (TEST_SLOWDOWN=50 in the
- * environment, as under valgrind).
+ * How many of `rounds` a test should make here: all, or a part where programs run slowly
+ * (TEST_SLOWDOWN=50 in the environment, as under valgrind).
  */
 int test_rounds(int rounds);
 
