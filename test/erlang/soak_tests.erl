@@ -159,9 +159,9 @@ stop_load(Load) ->
     receive {stopped, Calls, Failed} -> {Calls, Failed} end.
 
 work(N, Calls, Failed) ->
+    drop_messages(),
     receive
-        stop -> exit({ended, Calls, Failed});
-        _ -> work(N, Calls, Failed)
+        stop -> exit({ended, Calls, Failed})
     after 0 ->
         Kind = rand:uniform(14),
         try request(Kind, N) of
@@ -169,6 +169,14 @@ work(N, Calls, Failed) ->
         catch
             Class:Reason -> work(N, Calls + 1, lists:sublist([{Kind, Class, Reason} | Failed], 5))
         end
+    end.
+
+%% What the program sends to a worker is not to pile up in front of the word to stop.
+drop_messages() ->
+    receive
+        Message when Message =/= stop -> drop_messages()
+    after 0 ->
+        ok
     end.
 
 request(1, N) -> gen_server:cast(?CACHE(N), {put, id(), profile(), 1 + rand:uniform(5)});
