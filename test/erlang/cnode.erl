@@ -463,13 +463,18 @@ cookie() ->
     {ok, Cookie} = file:read_file(filename:join(Home, ".erlang.cookie")),
     string:trim(binary_to_list(Cookie)).
 
-%% @doc A TCP port of 127.0.0.1 that is free now.
+%% @doc A TCP port of 127.0.0.1 that is free now. It is none of those that the kernel gives to clients: no connection
+%% of a neighbour can take it before it is used, or while an EPMD that had it is being started again.
 -spec free_port() -> inet:port_number().
 free_port() ->
-    {ok, Socket} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Socket),
-    ok = gen_tcp:close(Socket),
-    Port.
+    Port = 10000 + rand:uniform(20000),
+    case gen_tcp:listen(Port, [{ip, {127, 0, 0, 1}}]) of
+        {ok, Socket} ->
+            ok = gen_tcp:close(Socket),
+            Port;
+        {error, eaddrinuse} ->
+            free_port()
+    end.
 
 %% @doc Start the program, run a fun with its handle, and end the program: it must end with status 0.
 -spec with(options(), fun((handle()) -> Result)) -> Result.

@@ -180,21 +180,25 @@ drop_messages() ->
     end.
 
 request(1, N) -> gen_server:cast(?CACHE(N), {put, id(), profile(), 1 + rand:uniform(5)});
-request(2, N) -> gen_server:call(?CACHE(N), {get, id()});
+request(2, N) -> call(?CACHE(N), {get, id()});
 request(3, N) -> gen_server:cast(?CACHE(N), {invalidate, id()});
-request(4, N) -> gen_server:call(?AT(N), get_pending, 30000);
-request(5, N) -> ok = gen_server:call(?AT(N), {attach_peer, id()});
-request(6, N) -> ok = gen_server:call(?AT(N), {detach_peer, id()});
+request(4, N) -> call(?AT(N), get_pending);
+request(5, N) -> ok = call(?AT(N), {attach_peer, id()});
+request(6, N) -> ok = call(?AT(N), {detach_peer, id()});
 request(7, N) -> [_ | _] = erpc:call(N, ?SERVER, get_pending, []) ++ [x];
 request(8, N) -> {ok, _, _} = rpc:call(N, ?SERVER, request_connection, [<<"of ", (id())/binary>>, id(), #{}]);
 request(9, N) -> gen_server:cast(?AT(N), {coordinate_punch, <<"by ", (id())/binary>>, id(), #{}});
 request(10, N) -> sys:get_status(?AT(N));
-request(11, N) -> Ref = monitor(process, ?AT(N)), {error, unknown_request} = gen_server:call(?AT(N), odd), demonitor(Ref, [flush]);
-request(12, N) -> {error, {bad_argument, _}} = gen_server:call(?AT(N), {request_connection, id, id(), #{}});
+request(11, N) -> Ref = monitor(process, ?AT(N)), {error, unknown_request} = call(?AT(N), odd), demonitor(Ref, [flush]);
+request(12, N) -> {error, {bad_argument, _}} = call(?AT(N), {request_connection, id, id(), #{}});
 request(_, N) ->
-    {ok, _, Session} = gen_server:call(?AT(N), {request_connection, <<"from ", (id())/binary>>, id(), #{notify => self()}}),
+    {ok, _, Session} = call(?AT(N), {request_connection, <<"from ", (id())/binary>>, id(), #{notify => self()}}),
     [gen_server:cast(?AT(N), {report_result, Session, id(), Result})
      || Result <- lists:nthtail(rand:uniform(3) - 1, [failure, success])].
+
+%% How long it takes is the machine's business; what is never answered keeps its worker from ever stopping.
+call(Server, Request) ->
+    gen_server:call(Server, Request, infinity).
 
 id() ->
     <<(rand:uniform(30))>>.
