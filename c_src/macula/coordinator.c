@@ -40,8 +40,8 @@ int coordinator_draw(struct coordinator *co, uint8_t out[static NAT_RANDOM_LEN])
     }
     co->random_left -= NAT_RANDOM_LEN;
     memcpy(out, co->random + co->random_left, NAT_RANDOM_LEN);
-    if (co->random_left >= NAT_RANDOM_LEN)
-        nat_expect(co->nat, co->random + co->random_left - NAT_RANDOM_LEN);
+    if (co->random_left >= (size_t)2 * NAT_RANDOM_LEN)
+        nat_expect(co->nat, co->random + co->random_left - (size_t)2 * NAT_RANDOM_LEN);
     return 0;
 }
 

@@ -270,6 +270,7 @@ struct nat_coordinator {
     bool sweeping;     /* a sweep is under way, of what was there at `sweep_from` */
     uint64_t sweep_from;
     uint64_t next_number;
+    uint32_t expected; /* hash of an id that is to come */
     struct nat_queue queue;
     struct nat_item current; /* the action that the caller looks at */
     struct nat_counters counters;

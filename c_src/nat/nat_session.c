@@ -32,17 +32,27 @@ static void encode_base64(const uint8_t in[NAT_RANDOM_LEN], char out[NAT_MADE_ID
     *out = '=';
 }
 
-void nat_expect(const struct nat_coordinator *c, const uint8_t random[NAT_RANDOM_LEN])
+/* NULL if there is none yet. */
+static const UT_hash_bucket *bucket_of(const struct nat_coordinator *c, uint32_t hash)
 {
-    char id[NAT_MADE_ID_LEN];
-    const struct nat_session *shard;
-    uint32_t hash;
+    const struct nat_session *shard = c->sessions[NAT_SHARD(hash)];
 
+    return shard != NULL ? &shard->hh.tbl->buckets[hash & (shard->hh.tbl->num_buckets - 1)] : NULL;
+}
+
+/* One step at a time, as each has to arrive before the next can be asked for. */
+void nat_expect(struct nat_coordinator *c, const uint8_t random[NAT_RANDOM_LEN])
+{
+    const UT_hash_bucket *bucket = bucket_of(c, c->expected);
+    char id[NAT_MADE_ID_LEN];
+
+    if (bucket != NULL)
+        __builtin_prefetch(bucket->hh_head, 1);
     encode_base64(random, id);
-    hash = nat_hash(c->config.hash_key, id, sizeof id);
-    shard = c->sessions[NAT_SHARD(hash)];
-    if (shard != NULL)
-        __builtin_prefetch(&shard->hh.tbl->buckets[hash & (shard->hh.tbl->num_buckets - 1)]);
+    c->expected = nat_hash(c->config.hash_key, id, sizeof id);
+    bucket = bucket_of(c, c->expected);
+    if (bucket != NULL)
+        __builtin_prefetch(bucket, 1);
 }
 
 static struct nat_session *lookup(struct nat_coordinator *c, struct nat_bytes id, uint32_t hash)
@@ -90,13 +100,24 @@ int nat_session_create(struct nat_coordinator *c, struct nat_now now,
                        const struct nat_request *request, const struct nat_bytes *id,
                        struct nat_peer *const peers[2], struct nat_session **out)
 {
-    struct nat_session *session = calloc(1, sizeof *session);
+    struct nat_session *session = malloc(sizeof *session);
     struct nat_bytes made;
     int status;
 
     if (session == NULL)
         return -ENOMEM;
-    session->hh.key = session->made_id;
+    *session = (struct nat_session){
+        .hh.key = session->made_id,
+        .peers = {peers[NAT_INITIATOR], peers[NAT_TARGET]},
+        .number = c->next_number,
+        .since = now.monotonic_ms,
+        .created_at = now.unix_ms / 1000,
+        .places = {NAT_NO_PLACE, NAT_NO_PLACE},
+        .refs = 1,
+        .max_attempts = request->options.max_punch_attempts,
+        .timeout_ms = request->options.punch_timeout_ms,
+        .state = NAT_PENDING,
+    };
     made = (struct nat_bytes){session->made_id, NAT_MADE_ID_LEN};
     if (id == NULL)
         encode_base64(request->random, session->made_id);
@@ -105,21 +126,11 @@ int nat_session_create(struct nat_coordinator *c, struct nat_now now,
         session_free(session);
         return status;
     }
-    for (int role = 0; role < 2; role++) {
+    for (int role = 0; role < 2; role++)
         peers[role]->refs++;
-        session->peers[role] = peers[role];
-    }
-    session->refs = 1;
     session->profiles[NAT_INITIATOR] = nat_profile_ref(request->initiator_profile);
     session->profiles[NAT_TARGET] = nat_profile_ref(request->target_profile);
-    session->max_attempts = request->options.max_punch_attempts;
-    session->timeout_ms = request->options.punch_timeout_ms;
-    session->number = c->next_number++;
-    session->since = now.monotonic_ms;
-    session->created_at = now.unix_ms / 1000;
-    for (int i = 0; i < NAT_PLACES; i++)
-        session->places[i] = NAT_NO_PLACE;
-    session->state = NAT_PENDING;
+    c->next_number++;
     c->counters.live[NAT_PENDING]++;
     DL_PREPEND(c->live, session);
     DL_APPEND2(c->pending, session, pending_prev, pending_next);
