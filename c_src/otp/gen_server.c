@@ -18,9 +18,10 @@ struct deferred {
     struct deferred *prev, *next;
 };
 
-static void handle(struct gen_server *gs, enum request_kind kind, const struct caller *caller,
-                   struct slice term)
+static void handle(struct gen_server *gs, struct connection *via, enum request_kind kind,
+                   const struct caller *caller, struct slice term)
 {
+    gs->via = via;
     switch (kind) {
     case REQUEST_CALL:
         gs->messages_out++;
@@ -33,37 +34,54 @@ static void handle(struct gen_server *gs, enum request_kind kind, const struct c
         gs->callbacks->info(gs, term);
         break;
     }
+    gs->via = NULL;
+}
+
+static size_t deferred_size(const struct caller *caller, struct slice term)
+{
+    return sizeof(struct deferred) + term.len + (caller ? caller_size(caller) : 0);
 }
 
 static void deferred_free(struct gen_server *gs, struct deferred *d)
 {
     DL_DELETE(gs->deferred, d);
-    gs->deferred_bytes -= sizeof *d + d->term.len;
+    gs->deferred_bytes -= deferred_size(d->caller, d->term);
     caller_free(d->caller);
     free((void *)d->term.data);
     free(d);
 }
 
+static struct deferred *deferred_new(enum request_kind kind, const struct caller *caller,
+                                     struct slice term)
+{
+    struct deferred *d = calloc(1, sizeof *d);
+
+    if (!d)
+        return NULL;
+    d->kind = kind;
+    d->term = (struct slice){slice_copy(term), term.len};
+    d->caller = caller ? caller_keep(caller) : NULL;
+    if (d->term.data && (!caller || d->caller))
+        return d;
+    free((void *)d->term.data);
+    caller_free(d->caller);
+    free(d);
+    return NULL;
+}
+
 static void defer(struct gen_server *gs, struct connection *via, enum request_kind kind,
                   const struct caller *caller, struct slice term)
 {
-    struct deferred *d = calloc(1, sizeof *d);
-    uint8_t *copy = slice_copy(term);
+    size_t size = deferred_size(caller, term);
+    struct deferred *d =
+        gs->deferred_bytes + size > SUSPENDED_MAX ? NULL : deferred_new(kind, caller, term);
 
-    if (d && copy && caller)
-        d->caller = caller_keep(caller);
-    if (!d || !copy || (caller && !d->caller) || gs->deferred_bytes + term.len > SUSPENDED_MAX) {
-        if (d)
-            caller_free(d->caller);
-        free(copy);
-        free(d);
+    if (!d) {
         if (via)
             connection_close(via, LOG_WARNING, "too much waits for a suspended process");
         return;
     }
-    d->kind = kind;
-    d->term = (struct slice){copy, term.len};
-    gs->deferred_bytes += sizeof *d + term.len;
+    gs->deferred_bytes += size;
     DL_APPEND(gs->deferred, d);
 }
 
@@ -74,7 +92,7 @@ static void take(struct gen_server *gs, struct connection *via, enum request_kin
     if (gs->is_suspended)
         defer(gs, via, kind, caller, term);
     else
-        handle(gs, kind, caller, term);
+        handle(gs, via, kind, caller, term);
 }
 
 void gen_server_call(struct gen_server *gs, const struct caller *caller, struct slice request)
@@ -97,7 +115,7 @@ void gen_server_suspend(struct gen_server *gs, bool suspended)
     /* What is handed on may suspend the server again, or end it. */
     while (gs->deferred && !gs->is_suspended && process_is_alive(&gs->process)) {
         struct deferred *d = gs->deferred;
-        handle(gs, d->kind, d->caller, d->term);
+        handle(gs, NULL, d->kind, d->caller, d->term);
         deferred_free(gs, d);
     }
 }
