@@ -69,7 +69,7 @@ static void put_counters(struct coordinator *co, struct buffer *b)
         {"relay", n->answers[NAT_RELAY]},
         {"joined", n->joins},
         {"relay_refused", n->relay_refused},
-        {"overloaded", n->overloaded},
+        {"overloaded", n->overloaded + c->overloaded},
         {"bad_arguments", c->bad_arguments},
         {"unknown_requests", c->unknown_requests},
         {"ignored_messages", c->ignored_messages},
