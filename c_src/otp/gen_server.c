@@ -42,10 +42,18 @@ static size_t deferred_size(const struct caller *caller, struct slice term)
     return sizeof(struct deferred) + term.len + (caller ? caller_size(caller) : 0);
 }
 
-static void deferred_free(struct gen_server *gs, struct deferred *d)
+/* Takes the oldest out of the line. */
+static struct deferred *deferred_take(struct gen_server *gs)
 {
+    struct deferred *d = gs->deferred;
+
     DL_DELETE(gs->deferred, d);
     gs->deferred_bytes -= deferred_size(d->caller, d->term);
+    return d;
+}
+
+static void deferred_free(struct deferred *d)
+{
     caller_free(d->caller);
     free((void *)d->term.data);
     free(d);
@@ -114,9 +122,9 @@ void gen_server_suspend(struct gen_server *gs, bool suspended)
         gs->callbacks->suspended(gs, suspended);
     /* What is handed on may suspend the server again, or end it. */
     while (gs->deferred && !gs->is_suspended && process_is_alive(&gs->process)) {
-        struct deferred *d = gs->deferred;
+        struct deferred *d = deferred_take(gs);
         handle(gs, NULL, d->kind, d->caller, d->term);
-        deferred_free(gs, d);
+        deferred_free(d);
     }
 }
 
@@ -152,9 +160,10 @@ void gen_server_stop_with(struct gen_server *gs, struct slice reason)
     if (!process_is_alive(&gs->process))
         return;
     while (gs->deferred) {
-        if (gs->deferred->caller)
-            reply_exit(gs->deferred->caller, reason);
-        deferred_free(gs, gs->deferred);
+        struct deferred *d = deferred_take(gs);
+        if (d->caller)
+            reply_exit(d->caller, reason);
+        deferred_free(d);
     }
     process_exit(&gs->process, reason);
     if (gs->callbacks->terminated)
