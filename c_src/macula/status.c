@@ -130,7 +130,7 @@ static void put_waiting(struct coordinator *co, struct buffer *b)
     const struct nat_counters *n = nat_counters(co->nat);
     const struct entry waiting[] = {
         {"punch_time", n->live[NAT_COORDINATING]},  {"results", n->live[NAT_EXECUTING]},
-        {"lookups", lookup_in_flight(&co->lookup)}, {"requests", requests_waiting(co)},
+        {"lookups", lookup_in_flight(&co->lookup)}, {"requests", co->waiting_count},
         {"deliveries", co->deliveries.count},       {"calls", co->calls.in_flight},
     };
 
