@@ -42,6 +42,7 @@ in_vms() ->
         {"nothing is left behind in a distributed VM", fun() -> rounds(long()) end},
         {"errors of a start", fun errors/0},
         {"a program that is not there", fun no_program/0},
+        {"a program that is never ready", fun not_ready/0},
         {"a home directory that can't be written", fun home/0},
         {"distribution that is not TCP", fun not_tcp/0},
         {"the name is taken", fun name_taken/0},
@@ -216,7 +217,12 @@ shared_end() ->
     Handle = #{node := C, name := Name} = cnode:start(),
     Vm = vm(long()),
     {Sup, First} = cnode:on(Vm, fun() -> supervise(#{cnode => C}) end),
-    ok = cnode:kill(Handle),
+    cnode:on(Vm, fun() ->
+        Ref = monitor(process, First),
+        kill_program(C, "KILL"),
+        receive {'DOWN', Ref, process, First, Reason} -> ?assertEqual({cnode_down, noconnection}, Reason) end
+    end),
+    ?assertEqual(137, cnode:await_exit(Handle)),
     %% A C node that comes back is found again: the restart waits for it.
     Again = cnode:start(#{name => Name}),
     cnode:on(Vm, fun() ->
@@ -279,7 +285,9 @@ third_node() ->
 %%% Supervision
 %%%-------------------------------------------------------------------
 
-%% @private The supervisor of the old module's users.
+%% @private
+%% @doc The supervisor of the old module's users.
+-spec init(map()) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init(Opts) ->
     {ok, {#{strategy => one_for_one, intensity => 10, period => 60},
           [#{id => ?NAME, start => {?NAME, start_link, [Opts]}}]}}.
@@ -464,21 +472,29 @@ errors() ->
     end).
 
 no_program() ->
+    with_program(none, fun(Program) ->
+        ?assertEqual({error, {cannot_run, Program, enoent}}, ?NAME:start_link(#{}))
+    end).
+
+%% That it says something all the time gives it no more time.
+not_ready() ->
+    with_program("#!/bin/sh\nwhile echo still not ready; do sleep 0.1; done\n", fun(_) ->
+        ?assertEqual({error, not_ready}, ?NAME:start_link(#{})),
+        cnode:await(fun() -> children() =:= [] end)
+    end).
+
+%% The modules in a folder that has another program beside it, or none.
+with_program(Script, Fun) ->
     with_vm(long(), fun() ->
         process_flag(trap_exit, true),
-        %% The modules in a folder that has no program beside it.
         Dir = string:trim(os:cmd("mktemp -d")),
+        Program = Dir ++ "/priv/macula_nat_cnode",
         Modules = filename:dirname(code:which(?NAME)),
         "" = os:cmd("cp -r " ++ Modules ++ " " ++ Dir ++ "/ebin"),
+        [begin write(Dir, "priv/macula_nat_cnode", Script), ok = file:change_mode(Program, 8#700) end || Script =/= none],
         true = code:del_path(Modules),
         true = code:add_patha(Dir ++ "/ebin"),
-        [begin code:purge(Module), {module, Module} = code:load_file(Module) end
-            || Module <- [?NAME, macula_nat_cnode_port, macula_nat_cnode_dist]],
-        try
-            ?assertEqual({error, {cannot_run, Dir ++ "/priv/macula_nat_cnode", enoent}}, ?NAME:start_link(#{}))
-        after
-            remove(Dir)
-        end
+        try Fun(Program) after remove(Dir) end
     end).
 
 home() ->
@@ -531,7 +547,9 @@ no_path() ->
 %%% The log
 %%%-------------------------------------------------------------------
 
-%% @private A handler of logger.
+%% @private
+%% @doc A handler of logger.
+-spec log(logger:log_event(), logger:handler_config()) -> term().
 log(#{level := Level, msg := {Format, Arguments}}, #{config := #{to := Pid}}) when is_list(Format) ->
     Pid ! {log, Level, lists:flatten(io_lib:format(Format, Arguments))};
 log(_, _) ->
@@ -736,7 +754,8 @@ vm(Args, Env) ->
 
 with_vm(Args, Fun) ->
     Vm = vm(Args),
-    Result = cnode:on(Vm, Fun, 50000),
+    %% A fun that was ended by a linked process has no result, whatever the answer is then.
+    {result, Result} = cnode:on(Vm, fun() -> {result, Fun()} end, 50000),
     cnode:peer_stop(Vm),
     Result.
 
