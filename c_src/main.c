@@ -71,7 +71,8 @@ static void on_spawn(void *ctx, const struct spawn_request *request)
 {
     struct program *p = ctx;
 
-    rpc_take_spawn(&p->rpc, request);
+    if (!p->is_stopping)
+        rpc_take_spawn(&p->rpc, request);
 }
 
 static void on_up(void *ctx, struct connection *c)

@@ -97,9 +97,10 @@ static void close_with_errno(struct connection *c, int error)
 
 /* --- output --- */
 
+/* A connection that is being closed is not flushed any more, whoever still has a word to say. */
 static void want_flush(struct connection *c)
 {
-    if (!c->flush_wanted)
+    if (!c->flush_wanted && c->state != CONNECTION_CLOSED)
         node_want_flush(c->node, c);
 }
 
@@ -114,6 +115,9 @@ struct buffer *connection_open_frame(struct connection *c)
 
     c->frame_start = buffer_size(&c->out);
     buffer_append(&c->out, head, sizeof head);
+    /* Nothing is copied for nobody. */
+    if (c->doomed)
+        c->out.overflow = true;
     return &c->out;
 }
 
@@ -130,7 +134,7 @@ void connection_close_frame(struct connection *c)
 {
     size_t size = buffer_size(&c->out) - c->frame_start - FRAME_HEAD;
 
-    if (c->out.overflow)
+    if (c->out.overflow && !c->doomed)
         c->doomed = "no memory for its output";
     if (c->doomed) {
         connection_drop_frame(c);
@@ -297,7 +301,7 @@ static size_t take_frames(struct connection *c, const uint8_t *data, size_t len)
 {
     size_t at = 0;
 
-    while (c->state == CONNECTION_UP && len - at >= FRAME_HEAD) {
+    while (c->state == CONNECTION_UP && !c->doomed && len - at >= FRAME_HEAD) {
         const uint8_t *p = data + at;
         size_t size = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
         if (size > FRAME_MAX) {

@@ -69,7 +69,7 @@ static void put_counters(struct coordinator *co, struct buffer *b)
         {"relay", n->answers[NAT_RELAY]},
         {"joined", n->joins},
         {"relay_refused", n->relay_refused},
-        {"overloaded", n->overloaded},
+        {"overloaded", n->overloaded + c->overloaded},
         {"bad_arguments", c->bad_arguments},
         {"unknown_requests", c->unknown_requests},
         {"ignored_messages", c->ignored_messages},
@@ -130,7 +130,7 @@ static void put_waiting(struct coordinator *co, struct buffer *b)
     const struct nat_counters *n = nat_counters(co->nat);
     const struct entry waiting[] = {
         {"punch_time", n->live[NAT_COORDINATING]},  {"results", n->live[NAT_EXECUTING]},
-        {"lookups", lookup_in_flight(&co->lookup)}, {"requests", requests_waiting(co)},
+        {"lookups", lookup_in_flight(&co->lookup)}, {"requests", co->waiting_count},
         {"deliveries", co->deliveries.count},       {"calls", co->calls.in_flight},
     };
 
