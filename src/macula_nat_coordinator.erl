@@ -78,10 +78,10 @@
 %% It answers `{error, Reason}' with one of these reasons:
 %% <ul>
 %% <li>`{already_started, Pid}'</li>
-%% <li>`{bad_option, Key, Value}': `cnode' is no atom, `listen' no string, `args' no list of strings, or one of the others
-%% no integer</li>
-%% <li>`{exit_status, Status}': the C program has ended before it could be called; 64 means an option that it refuses, 69
-%% that its name is taken or there is no EPMD, 77 that it got no cookie; its last line is in the log</li>
+%% <li>`{bad_option, Key, Value}': `cnode' is no atom, `listen' no string, `args' no list of strings, or one of the
+%% others no integer</li>
+%% <li>`{exit_status, Status}': the C program has ended before it could be called; 64 means an option that it refuses,
+%% 69 that its name is taken or there is no EPMD, 77 that it got no cookie; its last line is in the log</li>
 %% <li>`not_ready': it could not be called after 10 s, and was ended</li>
 %% <li>`{cannot_run, File, Reason}': the C program is not there, or may not be executed</li>
 %% <li>`{not_connected, Node}': the C node could not be connected to for 3 s</li>
