@@ -3,6 +3,7 @@
 
 #include "dist/node.h"
 #include "dist/router.h"
+#include "term/bytes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,15 +17,11 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#define FRAME_HEAD   4 /* the length in front of each frame */
-#define PASS_THROUGH 112
-#define KEPT_CAPACITY                                                                 \
-    ((size_t)256 << 10)        /* output memory that a connection keeps between turns \
-                                */
-#define KEEPALIVE_DELAY  30    /* s */
+#define FRAME_HEAD 4 /* the length in front of each frame */
+/* Output memory that a connection keeps between turns. */
+#define KEPT_CAPACITY    ((size_t)256 << 10)
+#define KEEPALIVE_S      30
 #define UNACKED_LIMIT_MS 60000 /* a peer whose host is silent for so long is gone */
-
-static void begin_reading(struct connection *c);
 
 static struct connection *connection_new(struct node *node)
 {
@@ -110,7 +107,7 @@ size_t connection_pending(const struct connection *c)
 
 struct buffer *connection_open_frame(struct connection *c)
 {
-    static const uint8_t head[FRAME_HEAD + 1] = {0, 0, 0, 0, PASS_THROUGH};
+    static const uint8_t head[FRAME_HEAD + 1] = {0, 0, 0, 0, CONTROL_PASS_THROUGH};
 
     c->frame_start = buffer_size(&c->out);
     buffer_append(&c->out, head, sizeof head);
@@ -137,9 +134,7 @@ void connection_close_frame(struct connection *c)
         want_flush(c);
         return;
     }
-    uint8_t *head = buffer_data(&c->out) + c->frame_start;
-    for (int i = 0; i < FRAME_HEAD; i++)
-        head[i] = (uint8_t)(size >> (24 - 8 * i));
+    put_u32(buffer_data(&c->out) + c->frame_start, (uint32_t)size);
     c->node->counters.frames_out++;
     if (connection_pending(c) > OUTPUT_MAX) {
         c->node->counters.output_limit++;
@@ -299,7 +294,7 @@ static size_t take_frames(struct connection *c, const uint8_t *data, size_t len)
 
     while (c->state == CONNECTION_UP && len - at >= FRAME_HEAD) {
         const uint8_t *p = data + at;
-        size_t size = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+        size_t size = get_u32(p);
         if (size > FRAME_MAX) {
             c->node->counters.frames_too_large++;
             connection_close(c, LOG_WARNING, "it sent a frame larger than 16 MiB");
@@ -334,12 +329,9 @@ static size_t take_input(struct connection *c, const uint8_t *data, size_t len)
 /* How much more of the frame that has begun is still to come. */
 static size_t frame_rest(const struct buffer *in)
 {
-    const uint8_t *p = buffer_data(in);
-
     if (buffer_size(in) < FRAME_HEAD)
         return 0;
-    size_t size = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
-    return FRAME_HEAD + size - buffer_size(in);
+    return (size_t)get_u32(buffer_data(in)) + FRAME_HEAD - buffer_size(in);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
@@ -399,7 +391,7 @@ static void begin_reading(struct connection *c)
     int limit = UNACKED_LIMIT_MS;
 
     uv_tcp_nodelay(&c->tcp, 1);
-    uv_tcp_keepalive(&c->tcp, 1, KEEPALIVE_DELAY);
+    uv_tcp_keepalive(&c->tcp, 1, KEEPALIVE_S);
     if (uv_fileno((uv_handle_t *)&c->tcp, &fd) == 0)
         setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit, sizeof limit);
     c->state = CONNECTION_HANDSHAKE;

@@ -8,8 +8,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define PASS_THROUGH 112
-
 /* The forms with a trace token, and the plain ones that they stand for. */
 static const struct {
     uint8_t traced;
@@ -124,7 +122,7 @@ int control_parse(struct control *control, struct slice frame)
     int arity;
 
     memset(control, 0, sizeof *control);
-    if (frame.len == 0 || frame.data[0] != PASS_THROUGH)
+    if (frame.len == 0 || frame.data[0] != CONTROL_PASS_THROUGH)
         return -EBADMSG;
     frame.data++;
     frame.len--;

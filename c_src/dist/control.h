@@ -12,6 +12,8 @@
 #include "term/buffer.h"
 #include "term/cursor.h"
 
+#define CONTROL_PASS_THROUGH 112 /* the first byte of every frame but a tick */
+
 enum control_op {
     CONTROL_LINK = 1,
     CONTROL_SEND = 2,

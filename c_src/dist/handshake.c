@@ -9,6 +9,7 @@
 
 #include "dist/dist_flags.h"
 #include "dist/node_name.h"
+#include "term/bytes.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -70,21 +71,6 @@ __attribute__((format(printf, 3, 4))) static int fail(struct handshake *hs, int 
     return error;
 }
 
-static uint64_t read_uint(struct reader *r, size_t size)
-{
-    uint64_t value = 0;
-
-    if (r->left < size) {
-        r->bad = true;
-        return 0;
-    }
-    for (size_t i = 0; i < size; i++)
-        value = value << 8 | r->at[i];
-    r->at += size;
-    r->left -= size;
-    return value;
-}
-
 /* Take `size` bytes; NULL if there are not as many. */
 static const uint8_t *read_bytes(struct reader *r, size_t size)
 {
@@ -99,6 +85,17 @@ static const uint8_t *read_bytes(struct reader *r, size_t size)
     return bytes;
 }
 
+/* An integer of up to 8 bytes. */
+static uint64_t read_uint(struct reader *r, size_t size)
+{
+    const uint8_t *bytes = read_bytes(r, size);
+    uint8_t all[8] = {0};
+
+    if (bytes)
+        memcpy(all + sizeof all - size, bytes, size);
+    return get_u64(all);
+}
+
 /* HANDSHAKE_OUT_MAX covers all that one handshake ever writes, so `out` is not reused. */
 static void put_bytes(struct handshake *hs, const void *bytes, size_t len)
 {
@@ -108,8 +105,10 @@ static void put_bytes(struct handshake *hs, const void *bytes, size_t len)
 
 static void put_uint(struct handshake *hs, uint64_t value, size_t size)
 {
-    while (size-- > 0)
-        hs->out[hs->out_len++] = (uint8_t)(value >> (8 * size));
+    uint8_t all[8];
+
+    put_u64(all, value);
+    put_bytes(hs, all + sizeof all - size, size);
 }
 
 static void put_status(struct handshake *hs, const char *status)
@@ -455,7 +454,7 @@ static int bytes_missing(struct handshake *hs, size_t *missing)
         *missing = 2 - hs->in_len;
         return 0;
     }
-    size_t len = (size_t)hs->in[0] << 8 | hs->in[1];
+    size_t len = get_u16(hs->in);
     if (len == 0)
         return fail(hs, -EPROTO, "empty message instead of %s", wanted[hs->state].what);
     if (hs->in_len > 2 &&

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "term/term_check.h"
 
+#include "term/bytes.h"
 #include "term/tags.h"
 
 #include <errno.h>
@@ -61,14 +62,14 @@ static uint32_t take_u16(struct reader *r)
 {
     const uint8_t *p = take(r, 2);
 
-    return p ? (uint32_t)p[0] << 8 | p[1] : 0;
+    return p ? get_u16(p) : 0;
 }
 
 static uint32_t take_u32(struct reader *r)
 {
     const uint8_t *p = take(r, 4);
 
-    return p ? (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3] : 0;
+    return p ? get_u32(p) : 0;
 }
 
 /* Counts the characters of strict UTF-8 (no surrogates, no overlong forms), or -1. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "term/term_write.h"
 
+#include "term/bytes.h"
 #include "term/tags.h"
 
 #include <ei.h>
@@ -70,12 +71,6 @@ void term_put_int(struct buffer *b, int64_t value)
 void term_put_binary(struct buffer *b, struct slice bytes)
 {
     PUT(b, bytes.len, ei_encode_binary, bytes.data, (long)bytes.len);
-}
-
-static void put_u32(uint8_t *p, uint32_t value)
-{
-    for (int i = 0; i < 4; i++)
-        p[i] = (uint8_t)(value >> (24 - 8 * i));
 }
 
 void term_put_pid(struct buffer *b, const struct pid *pid)
