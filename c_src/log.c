@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "log.h"
 
+#include "term/utf8.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -73,47 +75,32 @@ int log_level_parse(const char *name)
 }
 
 /*
- * Length of the UTF-8 sequence (RFC 3629) at `s` if it may be shown, else 0. Not shown are control
- * characters, line separators, and the marks that change the direction of text and so can make a
- * line read as another.
+ * Size of the character at `s` if it may be shown, else 0. Not shown are control characters, line
+ * separators, and the marks that change the direction of text and so can make a line read as
+ * another.
  */
-static size_t printable_length(const unsigned char *s)
+static size_t printable_size(const uint8_t *s, size_t len)
 {
-    uint32_t c = s[0];
-    size_t len = c < 0x80                ? 1
-                 : c >= 0xc2 && c < 0xe0 ? 2
-                 : (c & 0xf0) == 0xe0    ? 3
-                 : c < 0xf5              ? 4
-                                         : 0;
+    uint32_t c;
+    size_t size = utf8_next(s, len, &c);
 
-    if (len == 1)
-        return c >= 0x20 && c != 0x7f && c != '\\';
-    if (len == 0 || c < 0xc2)
-        return 0;
-    c &= 0xffu >> (len + 1);
-    for (size_t i = 1; i < len; i++) {
-        if ((s[i] & 0xc0) != 0x80) /* also ends at the 0 that ends the string */
-            return 0;
-        c = c << 6 | (s[i] & 0x3f);
-    }
-    if ((len == 3 && c < 0x800) || (len == 4 && c < 0x10000) || c > 0x10ffff ||
-        (c >= 0xd800 && c <= 0xdfff))
-        return 0;
-    if (c < 0xa0 || (c >= 0x200e && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
+    if (size == 0 || c < 0x20 || c == '\\' || (c >= 0x7f && c < 0xa0) ||
+        (c >= 0x200e && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
         (c >= 0x2066 && c <= 0x2069))
         return 0;
-    return len;
+    return size;
 }
 
 size_t log_escape(char *out, size_t size, const char *text)
 {
-    const unsigned char *s = (const unsigned char *)text;
+    const uint8_t *s = (const uint8_t *)text;
+    size_t left = strlen(text);
     size_t at = 0;
     size_t cut = 0; /* the last place where the ellipsis still fits */
 
-    while (*s != 0) {
+    while (left > 0) {
         char escaped[5];
-        size_t taken = printable_length(s);
+        size_t taken = printable_size(s, left);
         size_t len = taken;
         const char *piece = (const char *)s;
 
@@ -129,6 +116,7 @@ size_t log_escape(char *out, size_t size, const char *text)
         memcpy(out + at, piece, len);
         at += len;
         s += taken;
+        left -= taken;
         if (at + sizeof ELLIPSIS <= size)
             cut = at;
     }

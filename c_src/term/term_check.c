@@ -3,6 +3,7 @@
 
 #include "term/bytes.h"
 #include "term/tags.h"
+#include "term/utf8.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -72,23 +73,16 @@ static uint32_t take_u32(struct reader *r)
     return p ? get_u32(p) : 0;
 }
 
-/* Counts the characters of strict UTF-8 (no surrogates, no overlong forms), or -1. */
+/* Counts the characters, or -1. */
 static int utf8_length(const uint8_t *s, size_t len)
 {
+    uint32_t character;
     int count = 0;
 
-    for (size_t i = 0; i < len; count++) {
-        uint8_t c = s[i];
-        size_t more = c < 0x80 ? 0 : c >= 0xc2 && c < 0xe0 ? 1 : (c & 0xf0) == 0xe0 ? 2 : 3;
-        if ((c >= 0x80 && c < 0xc2) || c > 0xf4 || len - i <= more)
+    for (size_t size; len > 0; s += size, len -= size, count++) {
+        size = *s < 0x80 ? 1 : utf8_next(s, len, &character);
+        if (size == 0)
             return -1;
-        for (size_t k = 1; k <= more; k++)
-            if ((s[i + k] & 0xc0) != 0x80)
-                return -1;
-        if ((c == 0xe0 && s[i + 1] < 0xa0) || (c == 0xed && s[i + 1] > 0x9f) ||
-            (c == 0xf0 && s[i + 1] < 0x90) || (c == 0xf4 && s[i + 1] > 0x8f))
-            return -1;
-        i += more + 1;
     }
     return count;
 }
