@@ -54,8 +54,6 @@ void process_start(struct process *p, struct node *node, const struct process_be
                    const char *name);
 /* Tells every monitor and link why (a term), and takes the process out of the table. */
 void process_exit(struct process *p, struct slice reason);
-/* The same without reason `noproc` etc. to spell out: `reason` is an atom. */
-void process_exit_atom(struct process *p, const char *reason);
 bool process_is_alive(const struct process *p);
 
 /* Its pid; the node name points into the node. */

@@ -58,6 +58,16 @@ void term_put_atom(struct buffer *b, const char *name)
     term_put_atom_slice(b, slice_of(name));
 }
 
+struct slice term_atom(uint8_t room[static TERM_ATOM_SIZE], const char *name)
+{
+    size_t len = strlen(name);
+
+    room[0] = TAG_SMALL_ATOM_UTF8;
+    room[1] = (uint8_t)len;
+    memcpy(room + 2, name, len);
+    return (struct slice){room, 2 + len};
+}
+
 void term_put_bool(struct buffer *b, bool value)
 {
     term_put_atom(b, value ? "true" : "false");

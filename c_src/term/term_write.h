@@ -20,6 +20,9 @@ void term_put_map(struct buffer *b, int pairs);
 void term_put_atom(struct buffer *b, const char *name);
 void term_put_atom_slice(struct buffer *b, struct slice name);
 void term_put_bool(struct buffer *b, bool value);
+/* The term of one atom (`name` in UTF-8, at most 255 bytes) without a buffer: lives in `room`. */
+#define TERM_ATOM_SIZE (2 + 255)
+struct slice term_atom(uint8_t room[static TERM_ATOM_SIZE], const char *name);
 void term_put_int(struct buffer *b, int64_t value);
 void term_put_binary(struct buffer *b, struct slice bytes);
 void term_put_pid(struct buffer *b, const struct pid *pid);
