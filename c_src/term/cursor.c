@@ -105,15 +105,11 @@ bool cursor_int(struct cursor *c, int64_t *value)
 {
     EI_LONGLONG found;
 
-    if (ei_decode_longlong(c->data, &c->at, &found) != 0)
+    /* ei reads without looking where the end is. */
+    if (cursor_tag(c) == 0 || ei_decode_longlong(c->data, &c->at, &found) != 0)
         return false;
     *value = found;
     return true;
-}
-
-bool cursor_float(struct cursor *c, double *value)
-{
-    return cursor_tag(c) == TAG_NEW_FLOAT && ei_decode_double(c->data, &c->at, value) == 0;
 }
 
 bool cursor_binary(struct cursor *c, struct slice *bytes)

@@ -45,7 +45,6 @@ bool cursor_atom(struct cursor *c, struct slice *name);
 bool cursor_is_atom(struct cursor *c, const char *name);
 bool cursor_bool(struct cursor *c, bool *value);
 bool cursor_int(struct cursor *c, int64_t *value);
-bool cursor_float(struct cursor *c, double *value);
 bool cursor_binary(struct cursor *c, struct slice *bytes);
 bool cursor_pid(struct cursor *c, struct pid *pid);
 bool cursor_reference(struct cursor *c, struct slice *raw);

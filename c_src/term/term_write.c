@@ -68,11 +68,6 @@ struct slice term_atom(uint8_t room[static TERM_ATOM_SIZE], const char *name)
     return (struct slice){room, 2 + len};
 }
 
-void term_put_bool(struct buffer *b, bool value)
-{
-    term_put_atom(b, value ? "true" : "false");
-}
-
 void term_put_int(struct buffer *b, int64_t value)
 {
     PUT(b, 0, ei_encode_longlong, value);

@@ -19,7 +19,6 @@ void term_put_map(struct buffer *b, int pairs);
 /* `name` in UTF-8, at most 255 characters. */
 void term_put_atom(struct buffer *b, const char *name);
 void term_put_atom_slice(struct buffer *b, struct slice name);
-void term_put_bool(struct buffer *b, bool value);
 /* The term of one atom (`name` in UTF-8, at most 255 bytes) without a buffer: lives in `room`. */
 #define TERM_ATOM_SIZE (2 + 255)
 struct slice term_atom(uint8_t room[static TERM_ATOM_SIZE], const char *name);
