@@ -66,21 +66,21 @@ void connection_close(struct connection *c, int level, const char *why)
     if (state == CONNECTION_CLOSED)
         return;
     c->state = CONNECTION_CLOSED;
-    /* A kind of its own for what is amiss: it must not fall to the line that said "connected". */
-    const char *kind = state != CONNECTION_UP ? "handshake"
-                       : level <= LOG_WARNING ? "connection lost"
-                                              : "connection";
-    if (why)
-        node_log(c->node, level, kind, connection_label(c), "%s %s: %s",
-                 state == CONNECTION_UP ? "connection ended with" : "no connection with",
+    if (why && state == CONNECTION_UP)
+        /* A kind of its own for what is amiss: it must not fall to the line that said "connected".
+         */
+        node_log(c->node, level, level <= LOG_WARNING ? "connection lost" : "connection", c->name,
+                 "connection ended with %s: %s", c->name, why);
+    else if (why && !c->outgoing)
+        node_log(c->node, level, "handshake", connection_label(c), "no connection with %s: %s",
                  connection_label(c), why);
     DL_DELETE(c->node->connections, c);
     if (c->flush_wanted)
         node_forget_flush(c->node, c);
     if (state == CONNECTION_UP)
         node_connection_down(c->node, c);
-    else if (c->outgoing)
-        node_connection_failed(c->node, c);
+    else if (c->outgoing && why)
+        node_connection_failed(c->node, c, level, why);
     uv_close((uv_handle_t *)&c->tcp, on_closed);
 }
 
@@ -465,24 +465,23 @@ static void on_connected(uv_connect_t *connect, int status)
     begin_reading(c);
 }
 
-struct connection *connection_open(struct node *node, const char *name,
-                                   const struct sockaddr *address)
+int connection_open(struct node *node, const char *name, const struct sockaddr *address)
 {
     struct connection *c = connection_new(node);
 
     if (!c)
-        return NULL;
-    c->outgoing = true;
+        return -ENOMEM;
     snprintf(c->name, sizeof c->name, "%s", name);
     c->connect.data = c;
     int error = handshake_connect(c->handshake, handshake_settings(node), name);
     if (error == 0)
         error = uv_tcp_connect(&c->connect, &c->tcp, address, on_connected);
     if (error) {
-        close_with_errno(c, error);
-        return NULL;
+        connection_close(c, LOG_DEBUG, NULL); /* the caller says it */
+        return error;
     }
-    return c;
+    c->outgoing = true;
+    return 0;
 }
 
 void connection_check(struct connection *c)

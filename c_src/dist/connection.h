@@ -71,11 +71,13 @@ struct connection {
 /* Takes a client from the listener. Returns 0 or a negative errno, the connection then being
  * closed. */
 int connection_accept(struct node *node, uv_stream_t *listener);
-/* Starts to connect to `name` at `address`. NULL without memory; failures later go to
- * node_connection_failed. */
-struct connection *connection_open(struct node *node, const char *name,
-                                   const struct sockaddr *address);
-/* Ends it now, what is unsent included, and says why in the log (at `level`, NULL: silently). */
+/* Starts to connect to `name` at `address`. Returns 0, failures later going to
+ * node_connection_failed, or a negative errno, and nothing more is heard of it. */
+int connection_open(struct node *node, const char *name, const struct sockaddr *address);
+/*
+ * Ends it now, what is unsent included, and says why in the log (at `level`, NULL: silently). The
+ * end of one that we opened and that never was up is the connector's to tell.
+ */
 void connection_close(struct connection *c, int level, const char *why);
 
 /*

@@ -114,9 +114,9 @@ void node_connection_down(struct node *node, struct connection *c)
     connector_note_down(node->connectors, c->name);
 }
 
-void node_connection_failed(struct node *node, struct connection *c)
+void node_connection_failed(struct node *node, struct connection *c, int level, const char *why)
 {
-    connector_note_down(node->connectors, c->name);
+    connector_note_failed(node->connectors, c->name, level, why);
 }
 
 int node_connect(struct node *node, const char *name)

@@ -127,7 +127,7 @@ void node_log(struct node *node, int level, const char *kind, const char *peer, 
 /* For connection.c. */
 void node_connection_up(struct node *node, struct connection *c);
 void node_connection_down(struct node *node, struct connection *c);
-void node_connection_failed(struct node *node, struct connection *c);
+void node_connection_failed(struct node *node, struct connection *c, int level, const char *why);
 void node_want_flush(struct node *node, struct connection *c);
 void node_forget_flush(struct node *node, struct connection *c);
 
