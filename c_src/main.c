@@ -11,13 +11,16 @@
 #include "options.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <openssl/crypto.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 struct program {
     struct options options;
@@ -137,8 +140,10 @@ static void on_minute(uv_timer_t *timer)
     struct program *p = timer->data;
 
     nat_cache_sweep(&p->cache);
+#ifdef __GLIBC__
     /* What a busy hour has needed goes back to the system. */
     malloc_trim(0);
+#endif
 }
 
 /* --- standard input, where its end is to be ours --- */
@@ -242,8 +247,6 @@ static int init_node(struct program *p, char cookie[static COOKIE_SIZE])
     };
     int error = node_init(&p->node, &config);
     OPENSSL_cleanse(cookie, COOKIE_SIZE);
-    for (size_t i = 0; error == 0 && i < o->connect_count; i++)
-        error = node_connect(&p->node, o->connect[i]);
     return error;
 }
 
@@ -251,6 +254,9 @@ static int start_processes(struct program *p)
 {
     struct coordinator_options settings = coordinator_settings(&p->options);
 
+    for (size_t i = 0; i < p->options.connect_count; i++)
+        if (node_connect(&p->node, p->options.connect[i]) != 0)
+            return -ENOMEM;
     net_kernel_start(&p->net_kernel, &p->node);
     nat_cache_start(&p->cache, &p->node);
     p->cache.terminated = on_terminated;
@@ -267,24 +273,11 @@ static int start_processes(struct program *p)
     return 0;
 }
 
-static int run(struct program *p, char cookie[static COOKIE_SIZE])
+/* Everything is in place: from here on the loop decides. */
+static void start(struct program *p)
 {
-    int error = uv_loop_init(&p->loop);
-
-    if (error == 0)
-        error = init_node(p, cookie);
-    if (error == -EINVAL) {
-        log_event(LOG_ERR, "start", NULL, "ERL_EPMD_PORT is not a port");
-        return EX_UNAVAILABLE;
-    }
-    if (error == 0)
-        error = start_processes(p);
-    if (error) {
-        log_eventf(LOG_ERR, "start", NULL, "cannot start: %s", uv_strerror(error));
-        return EX_OSERR;
-    }
     watch_signals(p);
-    error = node_start(&p->node);
+    int error = node_start(&p->node);
     if (error) {
         log_eventf(LOG_ERR, "start", NULL, "cannot listen at port %u: %s", p->options.port,
                    uv_strerror(error));
@@ -292,6 +285,31 @@ static int run(struct program *p, char cookie[static COOKIE_SIZE])
     } else if (p->options.exit_on_stdin_eof && (error = watch_input(p)) != 0) {
         log_eventf(LOG_ERR, "start", NULL, "cannot read standard input: %s", uv_strerror(error));
         program_stop(p, EX_OSERR);
+    }
+}
+
+static int run(struct program *p, char cookie[static COOKIE_SIZE])
+{
+    int error = uv_loop_init(&p->loop);
+
+    if (error) {
+        log_eventf(LOG_ERR, "start", NULL, "cannot start: %s", uv_strerror(error));
+        return EX_OSERR;
+    }
+    error = init_node(p, cookie);
+    if (error) {
+        log_eventf(LOG_ERR, "start", NULL, "%s",
+                   error == -EINVAL ? "ERL_EPMD_PORT is not a port" : uv_strerror(error));
+        uv_loop_close(&p->loop);
+        return error == -EINVAL ? EX_UNAVAILABLE : EX_OSERR;
+    }
+    error = start_processes(p);
+    if (error) {
+        log_eventf(LOG_ERR, "start", NULL, "cannot start: %s", uv_strerror(error));
+        p->status = EX_OSERR;
+        node_stop(&p->node);
+    } else {
+        start(p);
     }
     uv_run(&p->loop, UV_RUN_DEFAULT);
     coordinator_free(&p->coordinator);
@@ -321,8 +339,10 @@ int main(int argc, char **argv)
         return EX_USAGE;
     }
     log_init(program.options.log_level);
+#ifdef __GLIBC__
     /* Large buffers are mapped, so that they go back to the system as soon as they are freed. */
     mallopt(M_MMAP_THRESHOLD, 256 << 10);
+#endif
     int status = EX_NOPERM;
     if (cookie_load(cookie, program.options.cookie_file, error, sizeof error) == 0)
         status = run(&program, cookie);

@@ -5,6 +5,7 @@
 #include "dist/dist_flags.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,9 +13,9 @@
 #include <syslog.h>
 #include <utlist.h>
 
-#define LISTEN_BACKLOG 512
-#define GOODBYE_LIMIT  2000 /* ms that node_stop waits for output to be taken */
-#define GOODBYE_LOOK   10   /* ms between looks at what is left */
+#define LISTEN_BACKLOG   512
+#define GOODBYE_LIMIT_MS 2000 /* that node_stop waits for output to be taken */
+#define GOODBYE_LOOK_MS  10   /* between looks at what is left */
 
 void node_log(struct node *node, int level, const char *kind, const char *peer, const char *format,
               ...)
@@ -174,21 +175,25 @@ int node_init(struct node *node, const struct node_config *config)
                                                  : sizeof(struct sockaddr_in));
     node->cookie = slice_copy(config->cookie);
     node->scratch = malloc(READ_SIZE);
-    if (!node->cookie || !node->scratch) {
-        node_free(node);
-        return -ENOMEM;
-    }
-    int error = epmd_init(&node->epmd, node->loop, on_epmd_event, node);
-    if (error) {
-        node_free(node);
-        return error;
-    }
     node->handshake = (struct handshake_config){
         .node_name = node->name,
         .flags = DIST_FLAGS_OURS,
         .cookie = node->cookie,
         .cookie_len = config->cookie.len,
     };
+    int error = -ENOMEM;
+    if (node->cookie && node->scratch)
+        error = epmd_init(&node->epmd, node->loop, on_epmd_event, node);
+    if (error) {
+        node_free(node);
+        return error;
+    }
+    /* None of these can fail. */
+    uv_tcp_init(node->loop, &node->listener);
+    uv_prepare_init(node->loop, &node->end_of_turn);
+    uv_timer_init(node->loop, &node->second);
+    uv_timer_init(node->loop, &node->goodbye);
+    node->listener.data = node->end_of_turn.data = node->second.data = node->goodbye.data = node;
     return 0;
 }
 
@@ -198,8 +203,6 @@ static int open_listener(struct node *node)
     int len = sizeof address;
     int error;
 
-    uv_tcp_init(node->loop, &node->listener);
-    node->listener.data = node;
     if ((error = uv_tcp_bind(&node->listener, (struct sockaddr *)&node->listen, 0)) != 0 ||
         (error = uv_listen((uv_stream_t *)&node->listener, LISTEN_BACKLOG, on_client)) != 0 ||
         (error = uv_tcp_getsockname(&node->listener, (struct sockaddr *)&address, &len)) != 0)
@@ -211,15 +214,8 @@ static int open_listener(struct node *node)
 
 int node_start(struct node *node)
 {
-    uv_prepare_init(node->loop, &node->end_of_turn);
-    node->end_of_turn.data = node;
     uv_prepare_start(&node->end_of_turn, on_end_of_turn);
-    uv_timer_init(node->loop, &node->second);
-    node->second.data = node;
     uv_timer_start(&node->second, on_second, 1000, 1000);
-    uv_timer_init(node->loop, &node->goodbye);
-    node->goodbye.data = node;
-
     int error = open_listener(node);
     if (error)
         return error;
@@ -245,7 +241,7 @@ static void on_goodbye(uv_timer_t *timer)
     flush_all(node);
     DL_FOREACH (node->connections, c)
         pending += connection_pending(c);
-    if (pending == 0 || uv_now(node->loop) - node->stopped_at >= GOODBYE_LIMIT)
+    if (pending == 0 || uv_now(node->loop) - node->stopped_at >= GOODBYE_LIMIT_MS)
         close_all(node);
 }
 
@@ -259,11 +255,13 @@ void node_stop(struct node *node)
     epmd_free(&node->epmd);
     uv_close((uv_handle_t *)&node->listener, NULL);
     uv_close((uv_handle_t *)&node->second, NULL);
-    uv_timer_start(&node->goodbye, on_goodbye, 0, GOODBYE_LOOK);
+    uv_timer_start(&node->goodbye, on_goodbye, 0, GOODBYE_LOOK_MS);
 }
 
 void node_free(struct node *node)
 {
+    if (node->cookie)
+        OPENSSL_cleanse(node->cookie, node->handshake.cookie_len);
     free(node->cookie);
     free(node->scratch);
     node->cookie = node->scratch = NULL;

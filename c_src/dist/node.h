@@ -4,10 +4,10 @@
  * end of turn.
  *
  * The struct is the caller's; node_init fills it, node_start opens the listener and registers with
- * EPMD, node_stop ends everything in order, and node_free gives the memory back when the loop has
- * run out. Layers above plug in through `struct node_hooks` and read the fields; they change none
- * of them. Nothing here opens a connection but the list of nodes given to node_connect
- * (connector.h): what is for a node that is not connected is dropped and counted.
+ * EPMD, node_stop ends everything in order (started or not), and node_free gives the memory back
+ * when the loop has run out. Layers above plug in through `struct node_hooks` and read the fields;
+ * they change none of them. Nothing here opens a connection but the list of nodes given to
+ * node_connect (connector.h): what is for a node that is not connected is dropped and counted.
  */
 #ifndef DIST_NODE_H
 #define DIST_NODE_H
@@ -98,13 +98,15 @@ struct node {
     struct process_table processes;
 };
 
-/* Returns 0, -EINVAL for a bad address, or -ENOMEM. */
+/* Fills the struct, with a copy of all that the config points to. Returns 0, -EINVAL if
+ * ERL_EPMD_PORT is not a port, or -ENOMEM; after an error there is nothing to free. */
 int node_init(struct node *node, const struct node_config *config);
 /* Opens the listener and starts to publish the name. Returns 0 or libuv's error of the listener. */
 int node_start(struct node *node);
 /* Frees the name, closes the listener and every connection, once what is queued was sent or 2 s are
  * over. */
 void node_stop(struct node *node);
+/* Gives the memory back, when the loop has closed what node_stop closes; wipes the cookie. */
 void node_free(struct node *node);
 
 /* Stays connected to `name` (name@host) from now on. Returns 0 or -ENOMEM. */
@@ -112,6 +114,8 @@ int node_connect(struct node *node, const char *name);
 
 /* The connection to a node, or NULL if there is none that is up. */
 struct connection *node_find(struct node *node, struct slice name);
+/* What tells this life of the node from the one before: part of pids and references; 0 until EPMD
+ * has given it. */
 uint32_t node_creation(const struct node *node);
 bool node_is_self(const struct node *node, struct slice name);
 

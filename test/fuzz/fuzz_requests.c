@@ -173,7 +173,7 @@ static void finish(void)
         struct process *worker = f.node.processes.by_number;
         worker->behaviour->exit_signal(worker, reason);
     }
-    epmd_free(&f.node.epmd);
+    node_stop(&f.node);
     uv_run(&f.loop, UV_RUN_DEFAULT);
     coordinator_free(&f.coordinator);
     nat_cache_free(&f.cache);
