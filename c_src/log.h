@@ -18,12 +18,10 @@
 #include <stdint.h>
 #include <syslog.h>
 
-/* Longest line written, its newline included. Below PIPE_BUF: a line goes out whole or not at all.
- */
+/* Longest line written, with its newline. Below PIPE_BUF: it goes out whole or not at all. */
 #define LOG_LINE_MAX 2048
 
-/* Pairs of kind and peer that are told apart within one second; lines of any more are only counted.
- */
+/* Pairs of kind and peer told apart within one second; lines of any more are only counted. */
 #define LOG_PAIRS_MAX 256
 
 /*

@@ -114,8 +114,7 @@ static void on_failed(void *ctx, const char *why)
     program_stop(ctx, EX_UNAVAILABLE);
 }
 
-/* A process ended that this program exists for: by itself in order, or because somebody ended it.
- */
+/* A process ended that this program exists for: in order, or because somebody ended it. */
 static void on_terminated(void *ctx, struct slice reason)
 {
     struct program *p = ctx;

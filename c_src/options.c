@@ -347,8 +347,7 @@ static int parse_argument(struct parse *p, int argc, char **argv, int *i)
     if (row->argument == NULL && value != NULL)
         return fail(p, "%s takes no value", row->name);
     if (row->argument != NULL && value == NULL) {
-        /* A forgotten value must not swallow the next option; one that begins so can follow a '='.
-         */
+        /* A forgotten value must not swallow the next option; one like that can follow a '='. */
         if (*i + 1 < argc && strncmp(argv[*i + 1], "--", 2) != 0)
             value = argv[++*i];
     }

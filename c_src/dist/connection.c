@@ -67,8 +67,7 @@ void connection_close(struct connection *c, int level, const char *why)
         return;
     c->state = CONNECTION_CLOSED;
     if (why && state == CONNECTION_UP)
-        /* A kind of its own for what is amiss: it must not fall to the line that said "connected".
-         */
+        /* A kind of its own for what is amiss, so that no line before suppresses it. */
         node_log(c->node, level, level <= LOG_WARNING ? "connection lost" : "connection", c->name,
                  "connection ended with %s: %s", c->name, why);
     else if (why && !c->outgoing)
@@ -262,8 +261,7 @@ static size_t feed_handshake(struct connection *c, const uint8_t *data, size_t l
 
     queue_handshake_output(c);
     if (!c->outgoing && c->name[0] == '\0' && c->handshake->peer_name[0] != '\0') {
-        /* Named from here on for log lines; it counts as that node only when the handshake is done.
-         */
+        /* Named from here on for log lines; it is that node only when the handshake is done. */
         strcpy(c->name, c->handshake->peer_name);
     }
     if (result == 1) {

@@ -50,8 +50,7 @@ static void attempt_later(struct connector *c)
     c->delay_ms = c->delay_ms * 2 > LAST_DELAY_MS ? LAST_DELAY_MS : c->delay_ms * 2;
 }
 
-/* A failure is worth a line when it is another one than the last; each reason is a kind of its own.
- */
+/* A failure is worth a line when it differs from the last; each reason is a kind of its own. */
 static void note_failure(struct connector *c, int level, const char *why)
 {
     char reason[sizeof c->last_failure];

@@ -45,18 +45,10 @@ struct reader {
 static const struct {
     uint64_t flag;
     const char *name;
-} flag_names[] = {
-    {DIST_FLAG_EXTENDED_REFERENCES, "EXTENDED_REFERENCES"},
-    {DIST_FLAG_FUN_TAGS, "FUN_TAGS"},
-    {DIST_FLAG_NEW_FUN_TAGS, "NEW_FUN_TAGS"},
-    {DIST_FLAG_EXTENDED_PIDS_PORTS, "EXTENDED_PIDS_PORTS"},
-    {DIST_FLAG_EXPORT_PTR_TAG, "EXPORT_PTR_TAG"},
-    {DIST_FLAG_BIT_BINARIES, "BIT_BINARIES"},
-    {DIST_FLAG_NEW_FLOATS, "NEW_FLOATS"},
-    {DIST_FLAG_UTF8_ATOMS, "UTF8_ATOMS"},
-    {DIST_FLAG_MAP_TAG, "MAP_TAG"},
-    {DIST_FLAG_BIG_CREATION, "BIG_CREATION"},
-    {DIST_FLAG_HANDSHAKE_23, "HANDSHAKE_23"},
+} mandatory[] = {
+#define FLAG(name) {DIST_FLAG_##name, #name},
+    DIST_MANDATORY(FLAG)
+#undef FLAG
 };
 
 __attribute__((format(printf, 3, 4))) static int fail(struct handshake *hs, int error,
@@ -178,9 +170,9 @@ static int check_flags(struct handshake *hs, uint64_t flags)
     if (flags & DIST_FLAG_MANDATORY_25_DIGEST)
         flags |= DIST_FLAGS_MANDATORY;
     hs->peer_flags = flags;
-    for (size_t i = 0; i < sizeof flag_names / sizeof flag_names[0]; i++)
-        if (!(flags & flag_names[i].flag))
-            return fail(hs, -EPROTONOSUPPORT, "peer lacks %s", flag_names[i].name);
+    for (size_t i = 0; i < sizeof mandatory / sizeof mandatory[0]; i++)
+        if (!(flags & mandatory[i].flag))
+            return fail(hs, -EPROTONOSUPPORT, "peer lacks %s", mandatory[i].name);
     return 0;
 }
 
@@ -487,8 +479,7 @@ int handshake_feed(struct handshake *hs, const uint8_t *bytes, size_t len, size_
         }
         if (*used == len)
             return 0;
-        /* Up to the tag byte by byte, so that a wrong message is refused before it is waited for.
-         */
+        /* Up to the tag byte by byte: a wrong message is refused before it is waited for. */
         size_t n = hs->in_len <= 2 ? 1 : missing < len - *used ? missing : len - *used;
         memcpy(hs->in + hs->in_len, bytes + *used, n);
         hs->in_len += n;

@@ -22,10 +22,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define HANDSHAKE_IN_MAX \
-    512 /* bytes of one message: a name, and room for what a newer peer may append */
-#define HANDSHAKE_OUT_MAX \
-    640 /* all that is ever written: a status and a challenge, both with a name, and an ack */
+/* Bytes of one message: a name, and room for what a newer peer may append. */
+#define HANDSHAKE_IN_MAX 512
+/* All that is ever written: a status and a challenge, both with a name, and an ack. */
+#define HANDSHAKE_OUT_MAX 640
 
 struct handshake_config {
     const char *node_name; /* name@host, 0-terminated */
@@ -37,11 +37,11 @@ struct handshake_config {
 
 /* What the caller says about a peer that wants in. */
 enum handshake_verdict {
-    HANDSHAKE_OK,              /* nobody of that name: go on */
-    HANDSHAKE_OK_SIMULTANEOUS, /* we are connecting to it too: go on here, the caller drops its own
-                                  attempt */
-    HANDSHAKE_NOK,             /* we are connecting to it too: its attempt ends, ours goes on */
-    HANDSHAKE_ALIVE,           /* already connected: go on if the peer insists */
+    HANDSHAKE_OK, /* nobody of that name: go on */
+    /* We are connecting to it too: go on here, the caller drops its own attempt. */
+    HANDSHAKE_OK_SIMULTANEOUS,
+    HANDSHAKE_NOK,   /* we are connecting to it too: its attempt ends, ours goes on */
+    HANDSHAKE_ALIVE, /* already connected: go on if the peer insists */
     HANDSHAKE_NOT_ALLOWED,
 };
 
@@ -53,8 +53,8 @@ struct handshake {
     uint64_t peer_flags; /* MANDATORY_25_DIGEST expanded to the flags that it stands for */
     uint32_t peer_creation;
     bool peer_named; /* the peer had no name: we gave it peer_name and peer_creation */
-    enum handshake_verdict
-        verdict;     /* the caller's; ALIVE: close the old connection before the ack goes out */
+    /* The caller's; ALIVE: close the old connection before the ack goes out. */
+    enum handshake_verdict verdict;
     char error[160]; /* why feed failed, printable ASCII */
 
     /* Private. */

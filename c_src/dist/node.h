@@ -35,8 +35,7 @@ struct spawn_request {
 
 struct node_hooks {
     void *ctx;
-    /* One line of text, level as in syslog.h; `kind` and `peer` (may be NULL) are for rate limits.
-     */
+    /* One line of text, level as in syslog.h; `kind` and `peer` (or NULL) are for rate limits. */
     void (*log)(void *ctx, int level, const char *kind, const char *peer, const char *text);
     void (*spawn)(void *ctx, const struct spawn_request *request);
     void (*up)(void *ctx, struct connection *c);

@@ -286,8 +286,7 @@ static bool reason_is(struct slice reason, const char *name)
     return cursor_is_atom(&c, name);
 }
 
-/* What a process that does not trap exits does with a signal; `kill` cannot be sent through a link.
- */
+/* What a process that traps no exits does with a signal; `kill` cannot come through a link. */
 static void take_exit_signal(struct process *p, struct slice reason, bool through_link)
 {
     uint8_t room[TERM_ATOM_SIZE];

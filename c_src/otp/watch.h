@@ -34,8 +34,7 @@ struct watch {
 
 void watches_init(struct watches *all, struct node *node, struct process *owner);
 
-/* Starts a watch that is off. Returns 0, -ENOTCONN if the pid's node is not connected, or -ENOMEM.
- */
+/* Starts a watch that is off. Returns 0, -ENOTCONN without a connection to it, or -ENOMEM. */
 int watch_pid(struct watches *all, struct watch *watch, const struct pid *pid);
 void watch_name(struct watches *all, struct watch *watch, struct connection *via, const char *name);
 /* Turns it off, if it is on, without its firing. */

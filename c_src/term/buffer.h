@@ -4,9 +4,8 @@
  * the making.
  *
  * The buffer owns its memory; buffer_free gives it back. Appending never fails at the call: when
- * memory runs out or the limit is passed, the buffer is marked `overflow`, later appends do
- * nothing, and whoever uses the bytes asks once, at the end. Pointers into the data are good until
- * the next append.
+ * memory runs out, the buffer is marked `overflow`, later appends do nothing, and whoever uses the
+ * bytes asks once, at the end. Pointers into the data are good until the next append.
  */
 #ifndef TERM_BUFFER_H
 #define TERM_BUFFER_H

@@ -28,8 +28,7 @@ struct pid {
     uint32_t creation;
 };
 
-/* Starts at the first byte of `term`, which must have passed term_check and be shorter than 2 GiB.
- */
+/* Starts at the first byte of `term`, which has passed term_check and is shorter than 2 GiB. */
 struct cursor cursor_of(struct slice term);
 
 /* The tag of the next term (tags.h), or 0 at the end. */

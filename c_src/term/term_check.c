@@ -380,8 +380,7 @@ static ssize_t check(struct reader *r, struct keys *keys)
             return -ENOMEM;
         stack[depth].left--;
         struct level inside = check_one(r);
-        /* Every term takes a byte at least: a count that the rest of the data cannot hold is a lie.
-         */
+        /* Every term takes a byte at least: a count that the rest cannot hold is a lie. */
         if (r->bad || inside.left > r->len - r->pos)
             return -EBADMSG;
         if (inside.left == 0 && inside.must_end == 0)
