@@ -300,7 +300,8 @@ static size_t take_frames(struct connection *c, const uint8_t *data, size_t len)
         }
         if (size == 0) {
             at += FRAME_HEAD;
-            if (uv_now(c->node->loop) - c->sent_at >= TICK_ANSWERED && connection_pending(c) == 0)
+            if (uv_now(c->node->loop) - c->sent_at >= TICK_ANSWERED_MS &&
+                connection_pending(c) == 0)
                 put_tick(c);
             continue;
         }
@@ -487,9 +488,9 @@ void connection_check(struct connection *c)
     uint64_t now = uv_now(c->node->loop);
 
     if (c->state == CONNECTION_UP) {
-        if (now - c->sent_at >= TICK_SILENCE && connection_pending(c) == 0)
+        if (now - c->sent_at >= TICK_SILENCE_MS && connection_pending(c) == 0)
             put_tick(c);
-    } else if (now - c->opened_at >= SETUP_DEADLINE) {
+    } else if (now - c->opened_at >= SETUP_DEADLINE_MS) {
         c->node->counters.handshakes_late++;
         connection_close(c, LOG_WARNING, "the handshake took too long");
     }

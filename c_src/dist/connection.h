@@ -18,12 +18,12 @@
 #include <uthash.h>
 #include <uv.h>
 
-#define FRAME_MAX      ((size_t)16 << 20) /* larger ones end the connection */
-#define OUTPUT_MAX     ((size_t)64 << 20) /* a peer that lets more than this pile up is cut off */
-#define READ_SIZE      ((size_t)64 << 10)
-#define TICK_SILENCE   15000 /* ms without output after which we send a tick */
-#define TICK_ANSWERED  500   /* ms: a tick is answered unless we sent something so recently */
-#define SETUP_DEADLINE 7000  /* ms for connect and handshake, as net_setuptime of OTP */
+#define FRAME_MAX         ((size_t)16 << 20) /* larger ones end the connection */
+#define OUTPUT_MAX        ((size_t)64 << 20) /* a peer that lets more than this pile up is cut off */
+#define READ_SIZE         ((size_t)64 << 10)
+#define TICK_SILENCE_MS   15000 /* without output after which we send a tick */
+#define TICK_ANSWERED_MS  500   /* a tick is answered unless we sent something so recently */
+#define SETUP_DEADLINE_MS 7000  /* for connect and handshake, as net_setuptime of OTP */
 
 struct node;
 struct monitor;
