@@ -64,10 +64,11 @@ static void program_stop(struct program *p, int status)
 
 /* --- hooks --- */
 
-static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *text)
+static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *format,
+                   va_list arguments)
 {
     (void)ctx;
-    log_event(level, kind, peer, text);
+    log_vevent(level, kind, peer, format, arguments);
 }
 
 static void on_spawn(void *ctx, const struct spawn_request *request)
@@ -103,14 +104,14 @@ static void on_ready(void *ctx, int port)
 {
     struct program *p = ctx;
 
-    log_eventf(LOG_NOTICE, "start", NULL, "%s serves calls at port %d", p->node.name, port);
+    log_event(LOG_NOTICE, "start", NULL, "%s serves calls at port %d", p->node.name, port);
     printf("ready %s %d\n", p->node.name, port);
     fflush(stdout);
 }
 
 static void on_failed(void *ctx, const char *why)
 {
-    log_event(LOG_ERR, "start", NULL, why);
+    log_event(LOG_ERR, "start", NULL, "%s", why);
     program_stop(ctx, EX_UNAVAILABLE);
 }
 
@@ -123,14 +124,14 @@ static void on_terminated(void *ctx, struct slice reason)
 
     if (p->is_stopping)
         return;
-    log_event(in_order ? LOG_NOTICE : LOG_ERR, "stop", NULL,
-              in_order ? "ended by request of another node" : "ended by an exit of another node");
+    log_event(in_order ? LOG_NOTICE : LOG_ERR, "stop", NULL, "ended by %s of another node",
+              in_order ? "request" : "an exit");
     program_stop(p, in_order ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
 static void on_signal(uv_signal_t *handle, int number)
 {
-    log_eventf(LOG_NOTICE, "stop", NULL, "ended by signal %d", number);
+    log_event(LOG_NOTICE, "stop", NULL, "ended by signal %d", number);
     program_stop(handle->data, EXIT_SUCCESS);
 }
 
@@ -278,11 +279,11 @@ static void start(struct program *p)
     watch_signals(p);
     int error = node_start(&p->node);
     if (error) {
-        log_eventf(LOG_ERR, "start", NULL, "cannot listen at port %u: %s", p->options.port,
-                   uv_strerror(error));
+        log_event(LOG_ERR, "start", NULL, "cannot listen at port %u: %s", p->options.port,
+                  uv_strerror(error));
         program_stop(p, EX_UNAVAILABLE);
     } else if (p->options.exit_on_stdin_eof && (error = watch_input(p)) != 0) {
-        log_eventf(LOG_ERR, "start", NULL, "cannot read standard input: %s", uv_strerror(error));
+        log_event(LOG_ERR, "start", NULL, "cannot read standard input: %s", uv_strerror(error));
         program_stop(p, EX_OSERR);
     }
 }
@@ -292,19 +293,19 @@ static int run(struct program *p, char cookie[static COOKIE_SIZE])
     int error = uv_loop_init(&p->loop);
 
     if (error) {
-        log_eventf(LOG_ERR, "start", NULL, "cannot start: %s", uv_strerror(error));
+        log_event(LOG_ERR, "start", NULL, "cannot start: %s", uv_strerror(error));
         return EX_OSERR;
     }
     error = init_node(p, cookie);
     if (error) {
-        log_eventf(LOG_ERR, "start", NULL, "%s",
-                   error == -EINVAL ? "ERL_EPMD_PORT is not a port" : uv_strerror(error));
+        log_event(LOG_ERR, "start", NULL, "%s",
+                  error == -EINVAL ? "ERL_EPMD_PORT is not a port" : uv_strerror(error));
         uv_loop_close(&p->loop);
         return error == -EINVAL ? EX_UNAVAILABLE : EX_OSERR;
     }
     error = start_processes(p);
     if (error) {
-        log_eventf(LOG_ERR, "start", NULL, "cannot start: %s", uv_strerror(error));
+        log_event(LOG_ERR, "start", NULL, "cannot start: %s", uv_strerror(error));
         p->status = EX_OSERR;
         node_stop(&p->node);
     } else {

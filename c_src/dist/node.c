@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <openssl/crypto.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,13 +19,11 @@
 void node_log(struct node *node, int level, const char *kind, const char *peer, const char *format,
               ...)
 {
-    char text[512];
     va_list arguments;
 
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    node->hooks.log(node->hooks.ctx, level, kind, peer, format, arguments);
     va_end(arguments);
-    node->hooks.log(node->hooks.ctx, level, kind, peer, text);
 }
 
 uint32_t node_creation(const struct node *node)

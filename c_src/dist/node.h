@@ -17,6 +17,7 @@
 #include "dist/epmd.h"
 #include "dist/process.h"
 
+#include <stdarg.h>
 #include <uthash.h>
 #include <uv.h>
 
@@ -35,8 +36,10 @@ struct spawn_request {
 
 struct node_hooks {
     void *ctx;
-    /* One line of text, level as in syslog.h; `kind` and `peer` (or NULL) are for rate limits. */
-    void (*log)(void *ctx, int level, const char *kind, const char *peer, const char *text);
+    /* A line, level as in syslog.h, as by printf(3); `kind` and `peer` (or NULL) are for rate
+     * limits. What is not written need not be composed. */
+    void (*log)(void *ctx, int level, const char *kind, const char *peer, const char *format,
+                va_list arguments) __attribute__((format(printf, 5, 0)));
     void (*spawn)(void *ctx, const struct spawn_request *request);
     void (*up)(void *ctx, struct connection *c);
     void (*down)(void *ctx, struct connection *c);
@@ -124,6 +127,7 @@ bool node_is_self(const struct node *node, struct slice name);
  */
 struct buffer *node_open_send(struct node *node, const struct pid *to, struct connection **via);
 
+/* Logs a line through the hook. Cheap if it is suppressed, so that whatever a peer does may log. */
 void node_log(struct node *node, int level, const char *kind, const char *peer, const char *format,
               ...) __attribute__((format(printf, 5, 6)));
 

@@ -30,10 +30,13 @@ struct fuzzed {
 
 static struct fuzzed f;
 
-static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *text)
+static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *format,
+                   va_list arguments)
 {
+    char text[512];
+
     (void)ctx, (void)level, (void)kind, (void)peer;
-    fuzz_check(strlen(text) > 0);
+    fuzz_check(vsnprintf(text, sizeof text, format, arguments) > 0);
 }
 
 static void on_spawn(void *ctx, const struct spawn_request *request)
