@@ -57,7 +57,7 @@ void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer
  */
 size_t log_escape(char *out, size_t size, const char *text);
 
-/* The level with this name (error, warning, notice, info, debug), or -EINVAL. */
+/* Returns the level with this name (error, warning, notice, info, debug), or -EINVAL. */
 int log_level_parse(const char *name);
 
 #endif

@@ -28,7 +28,7 @@ struct parse {
 struct row {
     const char *name;
     const char *argument; /* NULL: a switch */
-    /* Takes the value; answers as options_parse(). */
+    /* Takes the value; returns as options_parse(). */
     int (*take)(struct parse *p, const struct row *row, const char *value);
     const char *help;
     size_t offset; /* of a text in struct parse, of a number or switch in struct options */
@@ -140,7 +140,8 @@ static int take_version(struct parse *p, const struct row *row, const char *valu
 
 /* clang-format off */
 static const struct row rows[] = {
-    {"--sname", "NAME", take_text, "short node name, NAME or NAME@HOST (default " DEFAULT_ALIVE_NAME ")",
+    {"--sname", "NAME", take_text,
+     "short node name, NAME or NAME@HOST (default " DEFAULT_ALIVE_NAME ")",
      offsetof(struct parse, sname), 0, 0, 0},
     {"--name", "NAME@HOST", take_text, "long node name; HOST is a domain name or an address",
      offsetof(struct parse, name), 0, 0, 0},

@@ -19,7 +19,7 @@
 #include <uv.h>
 
 #define FRAME_MAX         ((size_t)16 << 20) /* larger ones end the connection */
-#define OUTPUT_MAX        ((size_t)64 << 20) /* a peer that lets more than this pile up is cut off */
+#define OUTPUT_MAX        ((size_t)64 << 20) /* a peer that lets more pile up is cut off */
 #define READ_SIZE         ((size_t)64 << 10)
 #define TICK_SILENCE_MS   15000 /* without output after which we send a tick */
 #define TICK_ANSWERED_MS  500   /* a tick is answered unless we sent something so recently */
@@ -68,8 +68,7 @@ struct connection {
     UT_hash_handle hh; /* by name, while it is up */
 };
 
-/* Takes a client from the listener. Returns 0 or a negative errno, the connection then being
- * closed. */
+/* Takes a client from the listener. Returns 0, or a negative errno and the client is gone. */
 int connection_accept(struct node *node, uv_stream_t *listener);
 /* Starts to connect to `name` at `address`. Returns 0, failures later going to
  * node_connection_failed, or a negative errno, and nothing more is heard of it. */
@@ -94,7 +93,7 @@ void connection_drop_frame(struct connection *c);
 void connection_flush(struct connection *c);
 /* Ticks and the deadline of the handshake; called about once a second. */
 void connection_check(struct connection *c);
-/* Bytes not yet taken by the socket. */
+/* Returns the bytes not yet taken by the socket. */
 size_t connection_pending(const struct connection *c);
 
 #endif

@@ -70,7 +70,7 @@ struct handshake {
 };
 
 /*
- * Start on the accepting side: the peer speaks first. `ask` is called once, from handshake_feed,
+ * Starts on the accepting side: the peer speaks first. `ask` is called once, from handshake_feed,
  * with the peer's name; it must not touch the handshake. Returns 0, or -EINVAL for a config with a
  * bad node name.
  */
@@ -78,14 +78,14 @@ int handshake_accept(struct handshake *hs, const struct handshake_config *config
                      handshake_verdict_cb ask, void *ctx);
 
 /*
- * Start on the connecting side: queues our name. The node that answers must be `peer_name`
+ * Starts on the connecting side: queues our name. The node that answers must be `peer_name`
  * (copied). Returns 0, or -EINVAL for a bad node name here or there.
  */
 int handshake_connect(struct handshake *hs, const struct handshake_config *config,
                       const char *peer_name);
 
 /*
- * Take bytes that the peer sent; *used says how many were taken. Returns 0: all taken, more is
+ * Takes bytes that the peer sent; *used says how many were taken. Returns 0: all taken, more is
  * wanted; 1: done, the bytes after *used belong to the first frames; or an error, with a reason in
  * hs->error, and the connection is to be closed: -EPROTO malformed or unexpected message, -EMSGSIZE
  * message too large, -EACCES wrong cookie, -EPROTONOSUPPORT the peer lacks what we need, -EPERM
@@ -96,15 +96,15 @@ int handshake_connect(struct handshake *hs, const struct handshake_config *confi
 int handshake_feed(struct handshake *hs, const uint8_t *bytes, size_t len, size_t *used);
 
 /*
- * Hand out the bytes to be written now; *len is 0 if there are none. They count as taken. The
+ * Hands out the bytes to be written now; *len is 0 if there are none. They count as taken. The
  * pointer is good as long as the handshake.
  */
 const uint8_t *handshake_output(struct handshake *hs, size_t *len);
 
 /*
- * The verdict on a node that connects to us while our own attempt to it is pending: the attempt of
- * the node with the greater name wins, so that both sides keep the same one (dist_util: MyNode >
- * Node is nok).
+ * Returns the verdict on a node that connects to us while our own attempt to it is pending: the
+ * attempt of the node with the greater name wins, so that both sides keep the same one (dist_util:
+ * MyNode > Node is nok).
  */
 enum handshake_verdict handshake_simultaneous(const char *our_name, const char *peer_name);
 

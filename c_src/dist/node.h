@@ -114,10 +114,10 @@ void node_free(struct node *node);
 /* Stays connected to `name` (name@host) from now on. Returns 0 or -ENOMEM. */
 int node_connect(struct node *node, const char *name);
 
-/* The connection to a node, or NULL if there is none that is up. */
+/* Returns the connection to a node, or NULL if there is none that is up. */
 struct connection *node_find(struct node *node, struct slice name);
-/* What tells this life of the node from the one before: part of pids and references; 0 until EPMD
- * has given it. */
+/* Returns what tells this life of the node from the one before, part of its pids and references; 0
+ * until EPMD has given it. */
 uint32_t node_creation(const struct node *node);
 bool node_is_self(const struct node *node, struct slice name);
 
@@ -131,7 +131,8 @@ struct buffer *node_open_send(struct node *node, const struct pid *to, struct co
 void node_log(struct node *node, int level, const char *kind, const char *peer, const char *format,
               ...) __attribute__((format(printf, 5, 6)));
 
-/* For connection.c. */
+/* For connection.c: what became of a connection, of one opened here that never was up, and whether
+ * it has output. */
 void node_connection_up(struct node *node, struct connection *c);
 void node_connection_down(struct node *node, struct connection *c);
 void node_connection_failed(struct node *node, struct connection *c, int level, const char *why);

@@ -16,7 +16,7 @@
 uint32_t worker_start(struct node *node, const struct spawn_request *request, bool monitored,
                       bool is_cast);
 
-/* A buffer for the exit reason, or NULL if the worker is gone. One worker at a time. */
+/* Returns a buffer for the exit reason, or NULL if the worker is gone. One worker at a time. */
 struct buffer *worker_open_result(struct node *node, uint32_t number);
 /* Ends the worker with what was put into that buffer: {Tag, return, Value}, {Tag, exit, Reason} or
  * {Tag, error, Error, Stack}. */

@@ -19,13 +19,6 @@ uint8_t cursor_tag(const struct cursor *c)
     return c->at < c->end ? (uint8_t)c->data[c->at] : 0;
 }
 
-bool slice_is(struct slice s, const char *text)
-{
-    size_t len = strlen(text);
-
-    return s.len == len && memcmp(s.data, text, len) == 0;
-}
-
 bool cursor_any_tuple(struct cursor *c, int *arity)
 {
     uint8_t tag = cursor_tag(c);
