@@ -26,7 +26,7 @@
 -type peer() :: #{peer := pid(), node := node()}.
 -type epmd() :: {epmd, pid(), inet:port_number()}.
 -type options() :: #{
-    program => string(),               % command line of the program, default `command()'
+    program => string(),               % the program, default `command()'
     args => [string()],                % further arguments
     name => string(),                  % the part before `@', default a fresh one
     node_args => [string()],           % instead of `--name NAME@127.0.0.1'
@@ -142,20 +142,14 @@ descriptors(#{os_pid := OsPid}) ->
     {ok, Names} = file:list_dir(io_lib:format("/proc/~b/fd", [OsPid])),
     length(Names).
 
-%% @doc The command line of the program under test: the environment's CNODE.
+%% @doc The program under test: the environment's CNODE.
 -spec command() -> string().
 command() ->
     os:getenv("CNODE", "priv/macula_nat_cnode").
 
 own(Options) ->
     Parent = self(),
-    [Program0 | Given] = string:lexemes(maps:get(program, Options, command()), " "),
-    Program =
-        case filename:dirname(Program0) =/= "." orelse os:find_executable(Program0) of
-            true -> filename:absname(Program0);
-            false -> error({no_program, Program0});
-            Found -> Found
-        end,
+    Program = filename:absname(maps:get(program, Options, command())),
     filelib:is_regular(Program) orelse error({no_program, Program}),
     NodeArgs =
         case Options of
@@ -167,7 +161,7 @@ own(Options) ->
             none -> [];
             Text -> [{"MACULA_NAT_COOKIE", Text}]
         end,
-    AllArgs = Given ++ NodeArgs ++ maps:get(args, Options, []),
+    AllArgs = NodeArgs ++ maps:get(args, Options, []),
     {Exec, ExecArgs} =
         case maps:get(stderr, Options, merged) of
             merged -> {Program, AllArgs};
