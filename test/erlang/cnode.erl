@@ -497,7 +497,6 @@ with(Options, Fun) ->
             end
     catch
         Class:Reason:Stack ->
-            io:format("log of the program:~n~ts~n", [lists:join("\n", log(Handle))]),
             _ = kill(Handle),
             erlang:raise(Class, Reason, Stack)
     end.
