@@ -95,11 +95,12 @@ LAB_PROGRAMS := $(BUILD)/hub $(BUILD)/model_table
 
 test:
 	$(SETUP) test $(if $(VALGRIND),valgrind)
-	@+$(SUBMAKE) test-programs
+	@+$(SUBMAKE) test-programs || { echo "test: not run, as the programs could not be built" >&2; exit 1; }
 	@CNODE=$(TEST_PREFIX)$(PROGRAM) CNODE_ASAN=$(ASAN_BUILD)/macula_nat_cnode UNIT=$(TEST_PREFIX)$(BUILD)/unit \
 	    EMBED=$(BUILD)/embed FUZZ=$(FUZZ_BUILD) BUILD=$(BUILD) test/run $(SUITES)
 
-test-programs: $(TEST_PROGRAMS) $(BUILD)/embed $(LAB_PROGRAMS) $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
+test-programs: $(TEST_PROGRAMS) $(BUILD)/embed $(LAB_PROGRAMS) \
+    $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
 	@+$(SUBMAKE) program SANITIZE=$(ASAN_SANITIZE) BUILD=$(ASAN_BUILD)
 	@+$(if $(HAS_LIBFUZZER),$(FUZZ_MAKE) fuzz-programs)
 

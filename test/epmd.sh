@@ -3,8 +3,8 @@
 #
 # To be sourced: an EPMD of a run's own.
 
-# Sets epmd_pid, ERL_EPMD_PORT and ERL_EPMD_ADDRESS. The EPMD is in the foreground, so that it can be ended by its id. The
-# ports are not among those that the kernel gives to clients.
+# Sets epmd_pid, ERL_EPMD_PORT and ERL_EPMD_ADDRESS. The EPMD is in the foreground, so that it can be ended by its id.
+# The ports are not among those that the kernel gives to clients.
 start_epmd() {
     local tries port
     for ((tries = 0; tries < 50; tries++)); do
