@@ -43,10 +43,10 @@ HARDENING := $(if $(SANITIZE),,-fPIE -fstack-protector-strong \
 HARDENING_LDFLAGS := $(if $(SANITIZE),,-pie -Wl,-z,relro -Wl,-z,now)
 # CPPFLAGS, CFLAGS and LDFLAGS are the user's and stay as they are: a make inside this one gets them too.
 ALL_CPPFLAGS = $(CPPFLAGS) -D_GNU_SOURCE -D_REENTRANT -Ic_src -Iinclude \
-    $(addsuffix /include,$(addprefix -isystem ,$(ERL_INTERFACE))) $(PACKAGE_CFLAGS)
+    $(ERL_INTERFACE:%=-isystem %/include) $(PACKAGE_CFLAGS)
 ALL_CFLAGS = $(CFLAGS) -std=c11 -fno-common $(WARNINGS) $(HARDENING) \
     $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-ALL_LDFLAGS = $(LDFLAGS) $(HARDENING_LDFLAGS) $(addsuffix /lib,$(addprefix -L,$(ERL_INTERFACE)))
+ALL_LDFLAGS = $(LDFLAGS) $(HARDENING_LDFLAGS) $(ERL_INTERFACE:%=-L%/lib)
 LIBS = -lei $(PACKAGE_LIBS) -lpthread
 # gcc optimizes the program in priv/ as a whole, from objects of its own, which only gcc can link.
 LTO := $(if $(OPTIMIZED),$(if $(filter gcc gcc-%,$(COMPILER)),$(if $(filter priv/%,$(PROGRAM)),-flto=auto)))
