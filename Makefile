@@ -128,7 +128,9 @@ unit-program: $(BUILD)/unit
 	@:
 
 # All kinds of requests with random faults; `make test` has a short form of it.
-soak: program
+soak:
+	$(SETUP) test
+	@+$(SUBMAKE) program
 	@SOAK_SECONDS=$(or $(SOAK_SECONDS),600) CNODE=$(PROGRAM) BUILD=$(BUILD) test/run soak
 
 lib: $(BUILD)/libmacula_nat.a
@@ -219,7 +221,9 @@ fuzz-corpus: program
 BENCH_ARGS ?= 200 5
 BENCH_APP := build/bench/macula_nat_cnode
 
-bench-app: program
+bench-app:
+	$(SETUP) build
+	@+$(SUBMAKE) program
 	@mkdir -p $(BENCH_APP)/ebin $(BENCH_APP)/priv
 	@cp $(PROGRAM) $(BENCH_APP)/priv
 	@erlc -Werror -o $(BENCH_APP)/ebin src/*.erl test/bench/app_bench.erl
