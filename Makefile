@@ -106,8 +106,8 @@ test-programs: $(TEST_PROGRAMS) $(BUILD)/embed $(LAB_PROGRAMS) \
 
 $(BUILD)/valgrind/%: Makefile
 	@mkdir -p $(@D)
-	@printf '#!/bin/sh\nexport CK_TIMEOUT_MULTIPLIER=50 TEST_SLOWDOWN=50\nexec valgrind -q --error-exitcode=99 --leak-check=full "%s" "$$@"\n' \
-	    "$(abspath $*)" >$@
+	@printf '%s\n' '#!/bin/sh' 'export CK_TIMEOUT_MULTIPLIER=50 TEST_SLOWDOWN=50' \
+	    "exec '$$(command -v valgrind)' -q --error-exitcode=99 --leak-check=full '$(abspath $*)' \"\$$@\"" >$@
 	@chmod +x $@
 
 # All pairs of the NAT lab; root and nftables are needed. The picture is part of the README.
