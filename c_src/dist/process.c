@@ -176,25 +176,16 @@ static void send_down(struct connection *c, const struct control_end *process,
     connection_close_frame(c);
 }
 
-/* An atom as a term, in a buffer that the caller frees. */
-static struct slice put_atom_term(struct buffer *b, const char *name)
-{
-    buffer_init(b);
-    term_put_atom(b, name);
-    return buffer_slice(b);
-}
-
 void process_take_monitor(struct connection *c, const struct control *k)
 {
     struct process *p = find_end(c->node, &k->to);
-    struct buffer noproc;
+    uint8_t room[TERM_ATOM_SIZE];
 
     if (p) {
         add_monitor(c, p, &k->from.pid, k->reference, control_end_is_name(&k->to));
         return;
     }
-    send_down(c, &k->to, &k->from.pid, k->reference, put_atom_term(&noproc, "noproc"));
-    buffer_free(&noproc);
+    send_down(c, &k->to, &k->from.pid, k->reference, term_atom(room, "noproc"));
 }
 
 void process_take_demonitor(struct connection *c, const struct control *k)
@@ -252,9 +243,8 @@ void process_take_link(struct connection *c, const struct control *k)
     struct process *p = process_find(c->node, &k->to.pid);
 
     if (!p) {
-        struct buffer noproc;
-        send_exit(c, &k->to.pid, &k->from.pid, put_atom_term(&noproc, "noproc"));
-        buffer_free(&noproc);
+        uint8_t room[TERM_ATOM_SIZE];
+        send_exit(c, &k->to.pid, &k->from.pid, term_atom(room, "noproc"));
         return;
     }
     if (link_find(c, &k->from.pid, p))
@@ -296,20 +286,16 @@ static bool reason_is(struct slice reason, const char *name)
     return cursor_is_atom(&c, name);
 }
 
-/* What a process that does not trap exits does with a signal; `kill` cannot be sent through a link.
- */
+/* What a process that traps no exits does with a signal; `kill` cannot come through a link. */
 static void take_exit_signal(struct process *p, struct slice reason, bool through_link)
 {
-    struct buffer killed;
+    uint8_t room[TERM_ATOM_SIZE];
 
     if (reason_is(reason, "normal"))
         return;
-    if (through_link || !reason_is(reason, "kill")) {
-        p->behaviour->exit_signal(p, reason);
-        return;
-    }
-    p->behaviour->exit_signal(p, put_atom_term(&killed, "killed"));
-    buffer_free(&killed);
+    if (!through_link && reason_is(reason, "kill"))
+        reason = term_atom(room, "killed");
+    p->behaviour->exit_signal(p, reason);
 }
 
 void process_take_exit(struct connection *c, const struct control *k)
@@ -353,18 +339,10 @@ void process_exit(struct process *p, struct slice reason)
     p->number = 0;
 }
 
-void process_exit_atom(struct process *p, const char *reason)
-{
-    struct buffer b;
-
-    process_exit(p, put_atom_term(&b, reason));
-    buffer_free(&b);
-}
-
 void process_forget_connection(struct connection *c)
 {
-    struct buffer noconnection;
-    struct slice reason = put_atom_term(&noconnection, "noconnection");
+    uint8_t room[TERM_ATOM_SIZE];
+    struct slice reason = term_atom(room, "noconnection");
 
     while (c->monitors)
         monitor_remove(c->monitors);
@@ -373,5 +351,4 @@ void process_forget_connection(struct connection *c)
         link_remove(c->links);
         take_exit_signal(p, reason, true);
     }
-    buffer_free(&noconnection);
 }

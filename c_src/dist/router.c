@@ -90,6 +90,8 @@ void router_take_frame(struct connection *c, struct slice frame)
     if (error == -ENOTSUP) {
         c->node->counters.control_unknown++;
         node_log(c->node, LOG_WARNING, "control", c->name, "unknown control message dropped");
+    } else if (error == -ENOMEM) {
+        connection_close(c, LOG_ERR, "no memory to read its frames");
     } else if (error) {
         c->node->counters.frames_malformed++;
         node_log(c->node, LOG_WARNING, "frame", c->name, "malformed frame of %zu bytes dropped",

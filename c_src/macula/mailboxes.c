@@ -71,6 +71,8 @@ int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid
 
     if (old && pid_equal(old->pid, pid))
         return 0;
+    if (!old && mailboxes_count(all) >= MAILBOXES_MAX)
+        return -ENOBUFS;
     struct mailbox *m = calloc(1, sizeof *m + id.len);
     if (!m || !(m->pid = pid_copy(pid))) {
         free(m);

@@ -218,7 +218,8 @@ static void on_cast(struct gen_server *gs, struct slice request)
                   cursor_int(&c, &ttl) && ttl > 0 && ttl <= UINT32_MAX && put(cache, id, map, ttl);
         if (!ok) {
             cache->refused++;
-            node_log(gs->process.node, LOG_WARNING, "cache", "macula_nat_cache",
+            node_log(gs->process.node, LOG_WARNING, "cache",
+                     gs->via ? gs->via->name : gs->process.node->name,
                      "a put that is not an id, a profile and a TTL was ignored");
         }
     }

@@ -28,7 +28,8 @@ uint64_t watcher_take(struct watchers *all, const struct pid *pid)
     }
     struct slice bytes = buffer_slice(&key);
     HASH_FIND(hh, all->by_pid, bytes.data, bytes.len, w);
-    if (!w && (w = calloc(1, sizeof *w + bytes.len)) != NULL) {
+    if (!w && HASH_COUNT(all->by_pid) < WATCHERS_MAX &&
+        (w = calloc(1, sizeof *w + bytes.len)) != NULL) {
         w->pid = pid_copy(pid);
         if (w->pid) {
             w->key_len = bytes.len;

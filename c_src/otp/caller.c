@@ -14,16 +14,21 @@ bool caller_read(struct caller *caller, const struct process *called, struct cur
     *caller =
         (struct caller){.kind = CALLER_GEN, .node = called->node, .called = process_pid(called)};
     if (!cursor_tuple(&from, 2) || !cursor_pid(&from, &caller->pid) ||
-        !cursor_term(&from, &caller->tag))
+        !cursor_term(&from, &caller->tag) || caller->tag.len > CALLER_TAG_MAX)
         return false;
     *c = from;
     return true;
 }
 
+size_t caller_size(const struct caller *caller)
+{
+    return sizeof *caller + caller->pid.node.len + caller->tag.len;
+}
+
 struct caller *caller_keep(const struct caller *caller)
 {
     size_t node_len = caller->pid.node.len;
-    struct caller *copy = malloc(sizeof *copy + node_len + caller->tag.len);
+    struct caller *copy = malloc(caller_size(caller));
 
     if (!copy)
         return NULL;

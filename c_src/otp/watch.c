@@ -111,10 +111,13 @@ void watches_take_exit(struct watches *all, struct connection *c, const struct c
 
 void watches_take_connection_down(struct connection *c)
 {
+    uint8_t room[TERM_ATOM_SIZE];
+    struct slice reason = term_atom(room, "noconnection");
+
     /* What a callback does may end other watches: always the first of those that are left. */
     while (c->watches) {
         struct watch *watch = c->watches;
         turn_off(watch->all, watch);
-        watch->down(watch, slice_of("\x77\x0cnoconnection"));
+        watch->down(watch, reason);
     }
 }
