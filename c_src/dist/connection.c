@@ -440,6 +440,29 @@ static int keep_spare_descriptor(const struct connection *c)
     return 0;
 }
 
+/*
+ * Ends the oldest client that has not proved who it is, if there are more than `allowed` of them:
+ * whoever only connects and says nothing must not keep out those who have something to say.
+ */
+static bool make_room(struct node *node, unsigned allowed)
+{
+    struct connection *c, *oldest = NULL;
+    unsigned count = 0;
+
+    DL_FOREACH (node->connections, c) {
+        if (c->state != CONNECTION_HANDSHAKE || c->outgoing)
+            continue;
+        count++;
+        if (!oldest)
+            oldest = c;
+    }
+    if (count <= allowed)
+        return false;
+    node->counters.handshakes_dropped++;
+    connection_close(oldest, LOG_WARNING, "too many others connect");
+    return true;
+}
+
 int connection_accept(struct node *node, uv_stream_t *listener)
 {
     struct connection *c = connection_new(node);
@@ -447,7 +470,8 @@ int connection_accept(struct node *node, uv_stream_t *listener)
     if (!c)
         return -ENOMEM;
     int error = uv_accept(listener, (uv_stream_t *)&c->tcp);
-    if (error == 0)
+    make_room(node, HALF_OPEN_MAX);
+    if (error == 0 && (error = keep_spare_descriptor(c)) != 0 && make_room(node, 0))
         error = keep_spare_descriptor(c);
     if (error == 0)
         error = handshake_accept(c->handshake, handshake_settings(node), judge_peer, c);

@@ -20,7 +20,9 @@
 
 #define FRAME_MAX         ((size_t)16 << 20) /* larger ones end the connection */
 #define OUTPUT_MAX        ((size_t)64 << 20) /* a peer that lets more pile up is cut off */
+#define OUTPUT_TOTAL_MAX  ((size_t)1 << 30)  /* of all peers: then the one with the most is */
 #define HOLDS_MAX         250000             /* so is one with more monitors and links */
+#define HALF_OPEN_MAX     1000               /* clients in their handshake */
 #define READ_SIZE         ((size_t)64 << 10)
 #define TICK_SILENCE_MS   15000 /* without output after which we send a tick */
 #define TICK_ANSWERED_MS  500   /* a tick is answered unless we sent something so recently */

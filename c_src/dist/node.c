@@ -85,6 +85,23 @@ static void on_end_of_turn(uv_prepare_t *prepare)
     flush_all(node);
 }
 
+/* The limit of each connection does not bound the sum of many. */
+static void check_output(struct node *node)
+{
+    struct connection *c, *largest = NULL;
+    size_t total = 0;
+
+    DL_FOREACH (node->connections, c) {
+        total += connection_pending(c);
+        if (!largest || connection_pending(c) > connection_pending(largest))
+            largest = c;
+    }
+    if (total <= OUTPUT_TOTAL_MAX)
+        return;
+    node->counters.output_limit++;
+    connection_doom(largest, "all output together is over the limit, and it has the most");
+}
+
 static void on_second(uv_timer_t *timer)
 {
     struct node *node = timer->data;
@@ -92,6 +109,7 @@ static void on_second(uv_timer_t *timer)
 
     DL_FOREACH_SAFE (node->connections, c, next)
         connection_check(c);
+    check_output(node);
 }
 
 /* --- connections --- */

@@ -67,6 +67,7 @@ struct node_counters {
     uint64_t messages_to_nobody;
     uint64_t messages_undeliverable; /* from here, for nodes that are not connected */
     uint64_t handshakes_late;
+    uint64_t handshakes_dropped; /* to make room for others */
     uint64_t refused_cookie;
     uint64_t output_limit;
     uint64_t spawns;
