@@ -93,10 +93,18 @@ static void close_with_errno(struct connection *c, int error)
 
 /* --- output --- */
 
+/* A connection that is being closed is not flushed any more, whoever still has a word to say. */
 static void want_flush(struct connection *c)
 {
-    if (!c->flush_wanted)
+    if (!c->flush_wanted && c->state != CONNECTION_CLOSED)
         node_want_flush(c->node, c);
+}
+
+void connection_doom(struct connection *c, const char *why)
+{
+    if (!c->doomed)
+        c->doomed = why;
+    want_flush(c);
 }
 
 size_t connection_pending(const struct connection *c)
@@ -110,6 +118,9 @@ struct buffer *connection_open_frame(struct connection *c)
 
     c->frame_start = buffer_size(&c->out);
     buffer_append(&c->out, head, sizeof head);
+    /* Nothing is copied for nobody. */
+    if (c->doomed)
+        c->out.overflow = true;
     return &c->out;
 }
 
@@ -127,17 +138,16 @@ void connection_close_frame(struct connection *c)
     size_t size = buffer_size(&c->out) - c->frame_start - FRAME_HEAD;
 
     if (c->out.overflow)
-        c->doomed = "no memory for its output";
+        connection_doom(c, "no memory for its output");
     if (c->doomed) {
         connection_drop_frame(c);
-        want_flush(c);
         return;
     }
     put_u32(buffer_data(&c->out) + c->frame_start, (uint32_t)size);
     c->node->counters.frames_out++;
     if (connection_pending(c) > OUTPUT_MAX) {
         c->node->counters.output_limit++;
-        c->doomed = "it does not read, and its output is over the limit";
+        connection_doom(c, "it does not read, and its output is over the limit");
     }
     want_flush(c);
 }
@@ -290,7 +300,7 @@ static size_t take_frames(struct connection *c, const uint8_t *data, size_t len)
 {
     size_t at = 0;
 
-    while (c->state == CONNECTION_UP && len - at >= FRAME_HEAD) {
+    while (c->state == CONNECTION_UP && !c->doomed && len - at >= FRAME_HEAD) {
         const uint8_t *p = data + at;
         size_t size = get_u32(p);
         if (size > FRAME_MAX) {
