@@ -14,7 +14,7 @@
 
 -export([start/0, start/1, run/1, stop/1, signal/2, kill/1, kill_all/0, await_exit/1, is_alive/1]).
 -export([log/1, await_log/2, await_log/3, mark/1]).
--export([memory/1, descriptors/1, command/0]).
+-export([memory/1, is_instrumented/1, descriptors/1, command/0]).
 -export([peer/0, peer/1, peer_stop/1, peer_kill/1, on/2, on/3, dynamic_peer/1]).
 -export([epmd_start/0, epmd_start/1, epmd_start/2, epmd_stop/1, epmd_port/1, epmd_names/0, epmd_names/1]).
 -export([await/1, await/2, unique/1, skip/1, cookie/0, free_port/0]).
@@ -135,6 +135,16 @@ memory(#{os_pid := OsPid}) ->
     {ok, Status} = file:read_file(io_lib:format("/proc/~b/status", [OsPid])),
     {match, [Size]} = re:run(Status, "VmRSS:\\s+([0-9]+) kB", [{capture, all_but_first, list}]),
     list_to_integer(Size).
+
+%% @doc Whether the program runs under valgrind or was built with a sanitizer. Such a program keeps freed memory back:
+%% its size says nothing of what was left behind.
+-spec is_instrumented(handle()) -> boolean().
+is_instrumented(#{os_pid := OsPid}) ->
+    Exe = io_lib:format("/proc/~b/exe", [OsPid]),
+    {ok, Path} = file:read_link(Exe),
+    {ok, Bytes} = file:read_file(Exe),
+    string:find(Path, "valgrind") =/= nomatch
+        orelse binary:match(Bytes, [<<"__asan_init">>, <<"__tsan_init">>, <<"__msan_init">>]) =/= nomatch.
 
 %% @doc Number of open file descriptors of the program.
 -spec descriptors(handle()) -> non_neg_integer().

@@ -211,8 +211,8 @@ churn() ->
         cnode:await(fun() -> cnode:descriptors(Handle) =< Before end),
         cnode:await(fun() -> calm(Other, N) =:= State end),
         %% 1 MiB is less than what a kilobyte left behind by each would be.
-        After = cnode:memory(Handle),
-        ?assertMatch({_, _, true}, {Memory, After, After - Memory =< 1024})
+        cnode:is_instrumented(Handle) andalso cnode:skip("an instrumented program keeps freed memory back"),
+        hostile:no_growth(Handle, Memory, 1)
     end),
     cnode:peer_stop(Other).
 
