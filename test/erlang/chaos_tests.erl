@@ -64,8 +64,7 @@ chaos(Program, Plain, Seconds) ->
         ?assert(Events > 0),
         await_rest(Plain, N),
         check_rest(Before, Plain, N, Handle),
-        ?assertEqual([], [Line || Line <- cnode:log(Handle),
-                                  re:run(Line, "Sanitizer|runtime error", [{capture, none}]) =:= match])
+        ?assertEqual([], hostile:reports(Handle))
     end).
 
 %%%-------------------------------------------------------------------

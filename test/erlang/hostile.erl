@@ -8,7 +8,7 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -export([suite/1, memory_suite/1, program/0, answers/1, connect/2, logged/4, raw_name/1, raw_name/2, no_growth/3]).
--export([counted/3, state/2]).
+-export([counted/3, state/2, reports/1]).
 
 -define(SERVER, macula_nat_coordinator).
 
@@ -43,8 +43,7 @@ start(Options) ->
 %% A sanitizer's report changes the exit status, too.
 stop(Handle) ->
     Status = cnode:stop(Handle),
-    ?assertEqual([], [Line || Line <- cnode:log(Handle),
-                              re:run(Line, "Sanitizer|runtime error:", [{capture, none}]) =:= match]),
+    ?assertEqual([], reports(Handle)),
     ?assertEqual(0, Status).
 
 survived(Handle, Title, Test) ->
@@ -110,3 +109,8 @@ counted(Handle, Keys, Fun) ->
 -spec state(cnode:handle(), atom()) -> #{atom() => non_neg_integer()}.
 state(#{node := Node}, Part) ->
     maps:get(Part, sys:get_state({?SERVER, Node}, 30000)).
+
+%% @doc The lines of the log that a sanitizer has written.
+-spec reports(cnode:handle()) -> [string()].
+reports(Handle) ->
+    [Line || Line <- cnode:log(Handle), re:run(Line, "Sanitizer|runtime error:", [{capture, none}]) =:= match].
