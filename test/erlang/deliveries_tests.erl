@@ -296,7 +296,8 @@ silent_dht(#{plain := P} = W) ->
         Find = {find_value, cluster:key(<<"peer.endpoint">>, ?T), 20},
         ?assertMatch([Find, Find, {store, _, _}, {store, _, _}], cluster:await_calls(W, a, ?DHT, 4)),
         cluster:await_rest(P, N),
-        ?assertEqual(lists:sort([key(?I, Id), key(?T, Id)]), lists:sort([Key || {store, Key, _} <- cluster:calls(W, a, ?DHT)])),
+        ?assertEqual(lists:sort([key(?I, Id), key(?T, Id)]),
+                     lists:sort([Key || {store, Key, _} <- cluster:calls(W, a, ?DHT)])),
         ?assertEqual({0, 0, 2}, delivered(P, N)),
         _ = cnode:await_log(Handle, "warning.*PUNCH_COORDINATE"),
         %% The late answers change nothing.

@@ -442,24 +442,21 @@ calls(Callers) ->
     {Callers, counters:get(persistent_term:get({?MODULE, counts}), 1)}.
 
 linked_fails() ->
-    linked(fun(Peer, Linked) ->
-        true = cnode:on(Peer, fun() -> exit(Linked, boom) end),
-        boom
-    end).
+    Peer = cnode:peer(),
+    linked(Peer, boom, fun(Linked) -> true = cnode:on(Peer, fun() -> exit(Linked, boom) end) end),
+    cnode:peer_stop(Peer).
 
 linked_node_goes() ->
-    linked(fun(Peer, _) ->
-        ok = cnode:peer_kill(Peer),
-        noconnection
-    end).
+    Peer = cnode:peer(),
+    linked(Peer, noconnection, fun(_) -> ok = cnode:peer_kill(Peer) end).
 
 %% The program ends in order, as a process does that does not trap exits: others are told why, and its status tells it.
-linked(End) ->
-    [Peer, Other] = [cnode:peer(), cnode:peer()],
+linked(Peer, Reason, End) ->
+    Other = cnode:peer(),
     Handle = #{node := N, name := Name} = cnode:start((hostile:program())#{args => []}),
     Linked = cnode:on(Peer, fun() -> process(fun() -> link(compare:pid(N)) end, N) end),
     Watcher = cnode:on(Other, fun() -> process(fun() -> monitor(process, ?AT(N)) end, N) end),
-    Reason = End(Peer, Linked),
+    _ = End(Linked),
     ?assertMatch({'DOWN', _, process, _, Reason},
                  cnode:on(Other, fun() -> Watcher ! self(), receive {Watcher, Seen} -> Seen end end)),
     ?assertEqual(1, cnode:await_exit(Handle)),

@@ -1,7 +1,8 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% A long life and an orderly end: ticks, hosts that fall silent, an EPMD that comes and goes, signals.
 %%
-%% What takes long, as it waits for the program's own times, runs beside the others: the silent host 75 s, the sweep 30 s.
+%% What takes long, as it waits for the program's own times, runs beside the others: the silent host 75 s, the sweep
+%% 30 s.
 -module(life_tests).
 -include_lib("eunit/include/eunit.hrl").
 
@@ -55,7 +56,8 @@ silent_host() ->
      || Command <- ["unshare", "ip", "nft"]],
     os:cmd("unshare --net -- sh -c 'ip link set lo up && nft add table ip try' >/dev/null 2>&1 && echo ok") =:= "ok\n"
         orelse cnode:skip("namespaces or nftables are not allowed here"),
-    Inside = cnode:peer(#{inside => ["unshare", "--net", "--", "sh", "-c", "ip link set lo up && exec erl \"$@\"", "sh"]}),
+    Erl = "ip link set lo up && exec erl \"$@\"",
+    Inside = cnode:peer(#{inside => ["unshare", "--net", "--", "sh", "-c", Erl, "sh"]}),
     cnode:on(Inside, fun falls_silent/0, 170000),
     cnode:peer_stop(Inside).
 
@@ -116,8 +118,12 @@ swept() ->
     Peer = cnode:peer(),
     cnode:with(#{args => ["--session-ttl-s", "1"]}, fun(#{node := N}) ->
         cnode:on(Peer, fun() ->
-            {ok, _, Ended} = gen_server:call(?AT(N), {request_connection, <<"a">>, <<"b">>, #{}}),
-            {ok, _, Old} = gen_server:call(?AT(N), {request_connection, <<"a">>, <<"c">>, #{punch_timeout_ms => 600000}}),
+            Ask = fun(Target) ->
+                Request = {request_connection, <<"a">>, Target, #{punch_timeout_ms => 600000}},
+                {ok, hole_punch, Id} = gen_server:call(?AT(N), Request),
+                Id
+            end,
+            [Ended, Old] = [Ask(<<"b">>), Ask(<<"c">>)],
             ok = gen_server:cast(?AT(N), {report_result, Ended, <<"a">>, success}),
             ?assertMatch([#{session_id := Old}], gen_server:call(?AT(N), get_pending)),
             Swept = fun() ->
@@ -237,15 +243,16 @@ unread_at_the_end() ->
     ?assertEqual(0, cnode:stop(Handle)),
     raw_dist:close(Peer).
 
-%% A peer with small buffers, to which 20 MB are on their way when this returns.
+%% A peer with small buffers, to which 10 MB are on their way when this returns.
 queue_output(#{node := N}) ->
     Large = #{node_id => <<"large">>, location_label => binary:copy(<<"x">>, 1000000)},
     ok = gen_server:cast({macula_nat_cache, N}, {put, <<"large">>, Large, 300}),
     {ok, #{socket := Socket} = Peer} = raw_dist:connect(N, #{name => hostile:raw_name("queued")}),
     ok = inet:setopts(Socket, [{recbuf, 65536}]),
-    Ids = lists:seq(1, 20),
+    Ids = lists:seq(1, 10),
     #{counters := #{reports_unknown := Before}} = sys:get_state(?AT(N)),
-    [ok = raw_dist:send(Peer, element(1, raw_dist:call_frames(Peer, macula_nat_cache, {get, <<"large">>}, Id))) || Id <- Ids],
+    Call = fun(Id) -> element(1, raw_dist:call_frames(Peer, macula_nat_cache, {get, <<"large">>}, Id)) end,
+    ok = raw_dist:send(Peer, lists:map(Call, Ids)),
     %% When this has been counted all requests have been handled.
     ok = raw_dist:send_control(Peer, {6, raw_dist:pid(Peer, 1), '', ?SERVER},
                                {'$gen_cast', {report_result, <<"none">>, <<"a">>, success}}),
