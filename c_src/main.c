@@ -7,6 +7,7 @@
 #include "otp/net_kernel.h"
 #include "otp/rpc.h"
 #include "term/cursor.h"
+#include "term/table.h"
 
 #include "options.h"
 
@@ -291,8 +292,10 @@ static void start(struct program *p)
 
 static int run(struct program *p, char cookie[static COOKIE_SIZE])
 {
-    int error = uv_loop_init(&p->loop);
+    int error = table_init();
 
+    if (error == 0)
+        error = uv_loop_init(&p->loop);
     if (error) {
         log_event(LOG_ERR, "start", NULL, "cannot start: %s", uv_strerror(error));
         return EX_OSERR;

@@ -100,6 +100,13 @@ static void want_flush(struct connection *c)
         node_want_flush(c->node, c);
 }
 
+void connection_doom(struct connection *c, const char *why)
+{
+    if (!c->doomed)
+        c->doomed = why;
+    want_flush(c);
+}
+
 size_t connection_pending(const struct connection *c)
 {
     return buffer_size(&c->out) + buffer_size(&c->sending);
@@ -130,18 +137,17 @@ void connection_close_frame(struct connection *c)
 {
     size_t size = buffer_size(&c->out) - c->frame_start - FRAME_HEAD;
 
-    if (c->out.overflow && !c->doomed)
-        c->doomed = "no memory for its output";
+    if (c->out.overflow)
+        connection_doom(c, "no memory for its output");
     if (c->doomed) {
         connection_drop_frame(c);
-        want_flush(c);
         return;
     }
     put_u32(buffer_data(&c->out) + c->frame_start, (uint32_t)size);
     c->node->counters.frames_out++;
     if (connection_pending(c) > OUTPUT_MAX) {
         c->node->counters.output_limit++;
-        c->doomed = "it does not read, and its output is over the limit";
+        connection_doom(c, "it does not read, and its output is over the limit");
     }
     want_flush(c);
 }

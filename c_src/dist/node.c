@@ -99,6 +99,10 @@ static void on_second(uv_timer_t *timer)
 void node_connection_up(struct node *node, struct connection *c)
 {
     HASH_ADD_STR(node->by_name, name, c);
+    if (!table_has(c->hh)) {
+        connection_close(c, LOG_ERR, "no memory for its name");
+        return;
+    }
     node_log(node, LOG_INFO, "connected", c->name, "connected to %s", c->name);
     connector_note_up(node->connectors, c->name);
     node->hooks.up(node->hooks.ctx, c);
@@ -106,7 +110,8 @@ void node_connection_up(struct node *node, struct connection *c)
 
 void node_connection_down(struct node *node, struct connection *c)
 {
-    HASH_DEL(node->by_name, c);
+    if (table_has(c->hh))
+        HASH_DEL(node->by_name, c);
     process_forget_connection(c);
     node->hooks.down(node->hooks.ctx, c);
     connector_note_down(node->connectors, c->name);

@@ -16,9 +16,9 @@
 #include "dist/control.h"
 #include "dist/epmd.h"
 #include "dist/process.h"
+#include "term/table.h"
 
 #include <stdarg.h>
-#include <uthash.h>
 #include <uv.h>
 
 struct connector;

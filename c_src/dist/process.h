@@ -13,8 +13,7 @@
 #include "dist/control.h"
 #include "term/buffer.h"
 #include "term/cursor.h"
-
-#include <uthash.h>
+#include "term/table.h"
 
 struct node;
 struct connection;
@@ -49,7 +48,10 @@ struct process_table {
     uint32_t last_number;
 };
 
-/* Gives it a pid and registers it. `name` (NULL: none) must outlive the process. */
+/*
+ * Gives it a pid and registers it. `name` (NULL: none) must outlive the process. Without memory it
+ * is not alive (process_is_alive).
+ */
 void process_start(struct process *p, struct node *node, const struct process_behaviour *behaviour,
                    const char *name);
 /* Tells every monitor and link why (a term), and takes the process out of the table. */

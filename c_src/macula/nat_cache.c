@@ -115,6 +115,11 @@ static bool put(struct nat_cache *cache, struct slice id, struct slice map, int6
     e->id_len = id.len;
     memcpy(e->id, id.data, id.len);
     HASH_ADD(hh, cache->by_id, id, e->id_len, e);
+    if (!table_has(e->hh)) {
+        nat_profile_unref(profile);
+        free(e);
+        return false;
+    }
     DL_APPEND(cache->oldest, e);
     cache->count++;
     cache->bytes += nat_profile_source(profile).len;

@@ -37,8 +37,11 @@ void watches_init(struct watches *all, struct node *node, struct process *owner)
 
 /* Starts a watch that is off. Returns 0, -ENOTCONN if its node is not connected, or -ENOMEM. */
 int watch_pid(struct watches *all, struct watch *watch, const struct pid *pid);
-/* Starts a watch on a registered process of the node at `via`; `name` must live as long. */
-void watch_name(struct watches *all, struct watch *watch, struct connection *via, const char *name);
+/*
+ * Starts a watch on a registered process of the node at `via`; `name` must live as long. Returns 0
+ * or -ENOMEM.
+ */
+int watch_name(struct watches *all, struct watch *watch, struct connection *via, const char *name);
 /* Turns it off, if it is on, without its firing. */
 void watch_stop(struct watches *all, struct watch *watch);
 static inline bool watch_is_on(const struct watch *watch)

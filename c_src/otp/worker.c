@@ -47,6 +47,10 @@ uint32_t worker_start(struct node *node, const struct spawn_request *request, bo
     if (!w)
         return 0;
     process_start(&w->process, node, &worker_behaviour, NULL);
+    if (!process_is_alive(&w->process)) {
+        free(w);
+        return 0;
+    }
     w->is_cast = is_cast;
     struct pid pid = process_pid(&w->process);
     struct buffer *b = connection_open_frame(request->via);
