@@ -89,16 +89,17 @@ void router_take_frame(struct connection *c, struct slice frame)
 
     if (error == -ENOTSUP) {
         c->node->counters.control_unknown++;
-        node_log(c->node, LOG_WARNING, "control", c->name,
-                 "unknown control message from %s dropped", c->name);
+        node_log(c->node, LOG_WARNING, "control", c->name, "unknown control message dropped");
+    } else if (error == -ENOMEM) {
+        connection_close(c, LOG_ERR, "no memory to read its frames");
     } else if (error) {
         c->node->counters.frames_malformed++;
-        node_log(c->node, LOG_WARNING, "frame", c->name,
-                 "malformed frame of %zu bytes from %s dropped", frame.len, c->name);
+        node_log(c->node, LOG_WARNING, "frame", c->name, "malformed frame of %zu bytes dropped",
+                 frame.len);
     } else if (!is_from_sender(c, &control)) {
         c->node->counters.control_foreign++;
         node_log(c->node, LOG_WARNING, "foreign", c->name,
-                 "control message from %s in the name of another node dropped", c->name);
+                 "control message in the name of another node dropped");
     } else {
         route(c, &control);
     }

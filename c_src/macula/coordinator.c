@@ -14,20 +14,40 @@
 #include <syslog.h>
 #include <time.h>
 
-#define TICK_BUDGET 2000 /* sessions per turn: about a millisecond, then others get theirs */
-#define NEVER       UINT64_MAX
-#define CROWD_MIN   10000 /* sessions whose memory is worth looking for */
+#define TICK_BUDGET      2000 /* sessions per turn: about a millisecond, then others get theirs */
+#define NEVER            UINT64_MAX
+#define NS_PER_MS        1000000
+#define CLOCK_READING_NS 1000 /* from reading one clock to reading the next, most often */
+#define NS_PER_S         INT64_C(1000000000)
+#define CROWD_MIN        10000 /* sessions whose memory is worth looking for */
 
-struct nat_now coordinator_now(void)
+/*
+ * The clock of the timers, set so at the start that it turns to a new millisecond together with
+ * wall time: a punch is executing as soon as the time that its peers were told has come.
+ */
+static uint64_t aligned_ns(const struct coordinator *co)
+{
+    return uv_hrtime() + co->phase_ns;
+}
+
+static int64_t wall_ns(void)
 {
     struct timespec wall;
 
     clock_gettime(CLOCK_REALTIME, &wall);
-    /* Rounded up, and wall time down: so nothing is done before the millisecond that users were
-     * told. */
+    return (int64_t)wall.tv_sec * NS_PER_S + wall.tv_nsec;
+}
+
+struct nat_now coordinator_now(const struct coordinator *co)
+{
+    int64_t wall = wall_ns();
+    uint64_t monotonic = aligned_ns(co);
+    /* Wall time may have been adjusted since. What is told is never done before its millisecond. */
+    bool is_ahead = monotonic % NS_PER_MS > (uint64_t)wall % NS_PER_MS + CLOCK_READING_NS;
+
     return (struct nat_now){
-        .monotonic_ms = uv_hrtime() / 1000000 + 1,
-        .unix_ms = (int64_t)wall.tv_sec * 1000 + wall.tv_nsec / 1000000,
+        .monotonic_ms = monotonic / NS_PER_MS + is_ahead,
+        .unix_ms = wall / NS_PER_MS,
     };
 }
 
@@ -88,27 +108,43 @@ static void give_memory_back(struct coordinator *co)
 #endif
 }
 
+static void take_due(struct coordinator *co)
+{
+    if (co->server.is_suspended || nat_next_deadline(co->nat) > aligned_ns(co) / NS_PER_MS)
+        return;
+    nat_tick(co->nat, coordinator_now(co), TICK_BUDGET);
+    give_memory_back(co);
+    coordinator_act(co);
+}
+
+/* In every turn, as under load the loop's own timers lag behind by a millisecond or two. */
+static void on_turn(uv_check_t *turn)
+{
+    struct coordinator *co = turn->data;
+
+    take_due(co);
+    listings_go_on(co);
+}
+
 static void on_timer(uv_timer_t *timer)
 {
     struct coordinator *co = timer->data;
 
     co->timer_at = NEVER;
-    if (!co->server.is_suspended) {
-        nat_tick(co->nat, coordinator_now(), TICK_BUDGET);
-        give_memory_back(co);
-    }
-    coordinator_act(co);
+    take_due(co);
+    set_timer(co);
 }
 
 static void set_timer(struct coordinator *co)
 {
     uint64_t at = nat_next_deadline(co->nat);
-    uint64_t now = uv_now(co->node->loop);
 
     if (co->server.is_suspended || at >= co->timer_at)
         return;
     co->timer_at = at;
-    uv_timer_start(&co->timer, on_timer, at > now ? at - now : 0, 0);
+    /* Never 0: libuv would run it again at once, and nobody else would get a turn. */
+    uint64_t now = aligned_ns(co) / NS_PER_MS;
+    uv_timer_start(&co->timer, on_timer, at > now ? at - now : 1, 0);
 }
 
 void coordinator_act(struct coordinator *co)
@@ -139,32 +175,38 @@ static void reply_unknown(struct coordinator *co, const struct caller *caller)
     reply_error(caller, "unknown_request");
 }
 
+static void attach(struct coordinator *co, const struct caller *caller, struct slice id)
+{
+    int error = mailbox_attach(&co->mailboxes, id, &caller->pid);
+
+    if (error) {
+        reply_error(caller, "overloaded");
+        return;
+    }
+    reply_atom(caller, "ok");
+    clocks_measure(&co->clocks, caller->pid.node);
+}
+
+static void detach(struct coordinator *co, const struct caller *caller, struct slice id)
+{
+    mailbox_detach(&co->mailboxes, id, &caller->pid);
+    reply_atom(caller, "ok");
+}
+
 /* {attach_peer, PeerId} and {detach_peer, PeerId}: about the process that calls. */
 static bool take_mailbox_call(struct coordinator *co, const struct caller *caller, struct cursor c)
 {
-    bool attach = cursor_is_atom(&c, "attach_peer");
+    bool attaches = cursor_is_atom(&c, "attach_peer");
     struct slice id;
 
-    if (!attach && !cursor_is_atom(&c, "detach_peer"))
+    if (!attaches && !cursor_is_atom(&c, "detach_peer"))
         return false;
-    struct reply reply;
-    if (!cursor_binary(&c, &id) || id.len > NAT_ID_MAX) {
-        co->counters.bad_arguments++;
-        if (reply_open(&reply, caller)) {
-            term_put_tuple(reply.out, 2);
-            term_put_atom(reply.out, "error");
-            term_put_atoms(reply.out, 2, "bad_argument", "peer_id");
-            reply_close(&reply);
-        }
-        return true;
-    }
-    if (attach)
-        mailbox_attach(&co->mailboxes, id, &caller->pid);
+    if (!cursor_binary(&c, &id) || id.len > NAT_ID_MAX)
+        reply_bad_argument(co, caller, slice_of("peer_id"));
+    else if (attaches)
+        attach(co, caller, id);
     else
-        mailbox_detach(&co->mailboxes, id, &caller->pid);
-    reply_atom(caller, "ok");
-    if (attach)
-        clocks_measure(&co->clocks, caller->pid.node);
+        detach(co, caller, id);
     return true;
 }
 
@@ -297,8 +339,12 @@ int coordinator_start(struct coordinator *co, struct node *node, struct nat_cach
     clocks_init(&co->clocks, node, &co->calls);
     deliveries_init(&co->deliveries, &co->services, &co->calls, &co->mailboxes, &co->clocks,
                     co->nat);
+    co->phase_ns = ((uint64_t)wall_ns() - uv_hrtime()) % NS_PER_MS;
     uv_timer_init(node->loop, &co->timer);
     co->timer.data = co;
+    uv_check_init(node->loop, &co->turn);
+    co->turn.data = co;
+    uv_check_start(&co->turn, on_turn);
     uv_idle_init(node->loop, &co->listing_turn);
     co->listing_turn.data = co;
     set_timer(co);
@@ -308,6 +354,7 @@ int coordinator_start(struct coordinator *co, struct node *node, struct nat_cach
 void coordinator_close(struct coordinator *co)
 {
     uv_close((uv_handle_t *)&co->timer, NULL);
+    uv_close((uv_handle_t *)&co->turn, NULL);
     uv_close((uv_handle_t *)&co->listing_turn, NULL);
     deliveries_free(&co->deliveries);
     clocks_free(&co->clocks);

@@ -41,6 +41,7 @@ struct coordinator_counters {
     uint64_t unknown_requests; /* calls */
     uint64_t ignored_messages; /* casts and messages of no known form */
     uint64_t bad_arguments;
+    uint64_t overloaded; /* requests refused because too much waits already */
     uint64_t notified;
     uint64_t pending_left_out; /* sessions, by the last get_pending */
 };
@@ -61,10 +62,14 @@ struct coordinator {
     struct deliveries deliveries;
     struct watchers watchers;
     struct waiting *waiting; /* requests whose profiles are being looked up */
-    struct listing *listings;
+    size_t waiting_count, waiting_bytes;
+    struct listing *listings; /* of get_pending, in line */
+    size_t listing_count;
     uv_idle_t listing_turn;
+    uv_check_t turn;
     uv_timer_t timer;
-    uint64_t timer_at; /* loop time, ms */
+    uint64_t timer_at; /* as nat_now.monotonic_ms */
+    uint64_t phase_ns; /* by which wall time is further into its millisecond than uv_hrtime() */
     uint64_t crowd;    /* the most sessions at a time since memory was given back */
     bool some_stayed;  /* when it was */
     uint8_t random[COORDINATOR_RANDOM_POOL];
@@ -91,21 +96,24 @@ extern const size_t api_function_count;
 
 /* --- between the files of the process --- */
 
-struct nat_now coordinator_now(void);
+struct nat_now coordinator_now(const struct coordinator *co);
 /* Carries out what the library asks for after a call, and sets the timer. */
 void coordinator_act(struct coordinator *co);
 int coordinator_draw(struct coordinator *co, uint8_t out[static NAT_RANDOM_LEN]);
 
+/* Answers {error, {bad_argument, Which}}, Which being an atom. */
+void reply_bad_argument(struct coordinator *co, const struct caller *caller, struct slice which);
+/* What became ready while the process was suspended. */
 void requests_resume(struct coordinator *co);
 void requests_free(struct coordinator *co);
-size_t requests_waiting(const struct coordinator *co);
 void request_connection(struct coordinator *co, const struct caller *caller, struct cursor args);
 void request_coordinate(struct coordinator *co, struct cursor args);
 void request_report(struct coordinator *co, struct cursor args);
 
 void listing_start(struct coordinator *co, const struct caller *caller);
+/* In every turn: one may begin whose node has taken its output meanwhile. */
+void listings_go_on(struct coordinator *co);
 void listings_free(struct coordinator *co);
-void on_listing_turn(uv_idle_t *idle);
 
 void status_put(struct coordinator *co, struct buffer *b);
 

@@ -71,6 +71,8 @@ int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid
 
     if (old && pid_equal(old->pid, pid))
         return 0;
+    if (!old && mailboxes_count(all) >= MAILBOXES_MAX)
+        return -ENOBUFS;
     struct mailbox *m = calloc(1, sizeof *m + id.len);
     if (!m || !(m->pid = pid_copy(pid))) {
         free(m);
@@ -91,6 +93,12 @@ int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid
         mailbox_remove(old);
     }
     HASH_ADD(hh, all->by_id, id, m->id_len, m);
+    if (!table_has(m->hh)) {
+        watch_stop(all->watches, &m->watch);
+        free(m->pid);
+        free(m);
+        return -ENOMEM;
+    }
     return 0;
 }
 

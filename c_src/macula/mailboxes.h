@@ -8,6 +8,8 @@
 
 #include "otp/watch.h"
 
+#define MAILBOXES_MAX 100000
+
 struct mailbox;
 
 struct mailboxes {
@@ -19,8 +21,10 @@ struct mailboxes {
 void mailboxes_init(struct mailboxes *all, struct node *node, struct watches *watches);
 void mailboxes_free(struct mailboxes *all);
 
-/* Makes `pid` the mailbox of a peer; one that was there before gets {detached, PeerId}. 0 or a
- * negative errno. */
+/*
+ * Makes `pid` the mailbox of a peer; one that was there before gets {detached, PeerId}. Returns 0,
+ * -ENOBUFS if there are MAILBOXES_MAX, or -ENOMEM.
+ */
 int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid);
 /* Takes it away again, if it is `pid`'s. */
 void mailbox_detach(struct mailboxes *all, struct slice id, const struct pid *pid);

@@ -133,9 +133,13 @@ struct waiting {
     struct arguments args;
     struct lookup_waiter lookups[2]; /* by enum nat_role */
     unsigned left;
+    size_t size; /* of all that is kept for it */
     struct waiting *prev, *next;
     uint8_t bytes[];
 };
+
+/* More than this waiting for profiles, and further requests are refused. */
+#define WAITING_MAX ((size_t)64 << 20)
 
 static void reply_session(const struct caller *caller, const struct nat_session_view *session)
 {
@@ -150,8 +154,7 @@ static void reply_session(const struct caller *caller, const struct nat_session_
     reply_close(&reply);
 }
 
-/* Gives the library its token for the process to be notified; the library gives it back when it
- * fails, too. */
+/* The token of the process to be notified; the library keeps it only if the request succeeds. */
 static bool add_watcher(struct coordinator *co, struct arguments *args)
 {
     struct nat_options *o = &args->request.options;
@@ -170,16 +173,23 @@ static void drop_watcher(struct coordinator *co, struct arguments *args)
     args->request.options.has_watcher = false;
 }
 
-static int draw_and_request(struct coordinator *co, struct arguments *args,
-                            struct nat_session_view *session)
+/* Hands the request to the library, with other random bytes as long as they make an id that is
+ * taken. `session` NULL: coordinate_punch. */
+static int enter_request(struct coordinator *co, struct arguments *args,
+                         struct nat_session_view *session)
 {
-    int error;
+    const struct nat_bytes *id = args->has_session_id ? &args->session_id : NULL;
+    int error = add_watcher(co, args) ? -EEXIST : -ENOMEM;
 
-    do {
+    while (error == -EEXIST) {
         error = coordinator_draw(co, args->request.random);
-        if (error == 0)
-            error = nat_request(co->nat, coordinator_now(), &args->request, session);
-    } while (error == -EEXIST);
+        if (error == 0 && session)
+            error = nat_request(co->nat, coordinator_now(co), &args->request, session);
+        else if (error == 0)
+            error = nat_coordinate(co->nat, coordinator_now(co), &args->request, id);
+    }
+    if (error)
+        drop_watcher(co, args);
     return error;
 }
 
@@ -187,10 +197,8 @@ static void finish_request(struct coordinator *co, const struct caller *caller,
                            struct arguments *args)
 {
     struct nat_session_view session;
-    int error = add_watcher(co, args) ? draw_and_request(co, args, &session) : -ENOMEM;
+    int error = enter_request(co, args, &session);
 
-    if (error)
-        drop_watcher(co, args);
     switch (error) {
     case 0:
         reply_session(caller, &session);
@@ -214,27 +222,16 @@ static void note_ignored(struct coordinator *co, const char *what, struct nat_by
                       : error == -EINVAL ? "bad arguments"
                                          : "no room";
 
-    node_log(co->node, LOG_WARNING, what, "macula_nat_coordinator", "%s for session %s ignored: %s",
-             what, id_text(id, session_id), why);
+    node_log(co->node, LOG_WARNING, what, co->server.via ? co->server.via->name : co->node->name,
+             "%s for session %s ignored: %s", what, id_text(id, session_id), why);
 }
 
 static void finish_coordinate(struct coordinator *co, struct arguments *args)
 {
-    int error = add_watcher(co, args) ? 0 : -ENOMEM;
+    int error = enter_request(co, args, NULL);
 
-    while (error == 0) {
-        error = coordinator_draw(co, args->request.random);
-        if (error == 0)
-            error = nat_coordinate(co->nat, coordinator_now(), &args->request,
-                                   args->has_session_id ? &args->session_id : NULL);
-        if (error != -EEXIST)
-            break;
-        error = 0;
-    }
-    if (error) {
-        drop_watcher(co, args);
+    if (error)
         note_ignored(co, "coordinate_punch", args->session_id, error);
-    }
     coordinator_act(co);
 }
 
@@ -249,6 +246,8 @@ static void finish(struct coordinator *co, const struct caller *caller, struct a
 static void waiting_free(struct waiting *w)
 {
     DL_DELETE(w->co->waiting, w);
+    w->co->waiting_bytes -= w->size;
+    w->co->waiting_count--;
     caller_free(w->caller);
     nat_profile_unref(w->args.request.initiator_profile);
     nat_profile_unref(w->args.request.target_profile);
@@ -296,9 +295,11 @@ static void keep_bytes(uint8_t **to, struct nat_bytes *bytes)
 static struct waiting *waiting_new(struct coordinator *co, const struct caller *caller,
                                    const struct arguments *args)
 {
-    size_t size = args->request.initiator_id.len + args->request.target_id.len +
-                  args->session_id.len + (args->has_watcher ? args->watcher.node.len : 0);
-    struct waiting *w = calloc(1, sizeof *w + size);
+    size_t own = sizeof(struct waiting) + args->request.initiator_id.len +
+                 args->request.target_id.len + args->session_id.len +
+                 (args->has_watcher ? args->watcher.node.len : 0);
+    size_t size = own + (caller ? caller_size(caller) : 0);
+    struct waiting *w = co->waiting_bytes + size > WAITING_MAX ? NULL : calloc(1, own);
 
     if (w && caller)
         w->caller = caller_keep(caller);
@@ -308,6 +309,9 @@ static struct waiting *waiting_new(struct coordinator *co, const struct caller *
     }
     uint8_t *to = w->bytes;
     w->co = co;
+    w->size = size;
+    co->waiting_bytes += size;
+    co->waiting_count++;
     w->args = *args;
     keep_bytes(&to, &w->args.request.initiator_id);
     keep_bytes(&to, &w->args.request.target_id);
@@ -329,8 +333,8 @@ static void look_up(struct waiting *w, struct slice caller)
     struct lookup *lookup = &w->co->lookup;
     struct nat_profile *profile;
 
-    w->left =
-        3; /* both profiles, and this function: answers may come before it has asked for both */
+    /* Both profiles, and this function: answers may come before it has asked for both. */
+    w->left = 3;
     if (lookup_profile(lookup, slice_of_nat(r->initiator_id), caller, &profile,
                        &w->lookups[NAT_INITIATOR]))
         on_initiator_found(&w->lookups[NAT_INITIATOR], profile);
@@ -353,10 +357,15 @@ static void look_up_and_finish(struct coordinator *co, const struct caller *call
     }
     r->initiator_profile = r->target_profile = NULL;
     struct waiting *w = waiting_new(co, caller, args);
-    if (w)
+    if (w) {
         look_up(w, caller ? caller->pid.node : (struct slice){0});
-    else if (caller)
+        return;
+    }
+    co->counters.overloaded++;
+    if (caller)
         reply_error(caller, "overloaded");
+    else
+        note_ignored(co, "coordinate_punch", args->session_id, -ENOMEM);
 }
 
 void requests_resume(struct coordinator *co)
@@ -375,19 +384,9 @@ void requests_free(struct coordinator *co)
         waiting_free(co->waiting);
 }
 
-size_t requests_waiting(const struct coordinator *co)
-{
-    const struct waiting *w;
-    size_t count;
-
-    DL_COUNT(co->waiting, w, count);
-    return count;
-}
-
 /* --- the requests --- */
 
-static void reply_bad_argument(struct coordinator *co, const struct caller *caller,
-                               struct slice which)
+void reply_bad_argument(struct coordinator *co, const struct caller *caller, struct slice which)
 {
     struct reply reply;
 
@@ -443,7 +442,7 @@ void request_report(struct coordinator *co, struct cursor args)
         report = NAT_REPORT_SUCCESS;
     else if (cursor_is_atom(&args, "failure"))
         report = NAT_REPORT_FAILURE;
-    int error = nat_report(co->nat, coordinator_now(), session_id, reporter_id, report);
+    int error = nat_report(co->nat, coordinator_now(co), session_id, reporter_id, report);
     if (error)
         note_ignored(co, "report_result", session_id, error);
     coordinator_act(co);

@@ -20,10 +20,15 @@ bool caller_read(struct caller *caller, const struct process *called, struct cur
     return true;
 }
 
+size_t caller_size(const struct caller *caller)
+{
+    return sizeof *caller + caller->pid.node.len + caller->tag.len;
+}
+
 struct caller *caller_keep(const struct caller *caller)
 {
     size_t node_len = caller->pid.node.len;
-    struct caller *copy = malloc(sizeof *copy + node_len + caller->tag.len);
+    struct caller *copy = malloc(caller_size(caller));
 
     if (!copy)
         return NULL;

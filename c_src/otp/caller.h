@@ -35,9 +35,12 @@ struct reply {
     struct buffer *out;
 };
 
-/* Reads the {Pid, Tag} of a call to `called`. */
+/* Reads the {Pid, Tag} of a call to `called`; false if it is none. The tag may be any term. */
 bool caller_read(struct caller *caller, const struct process *called, struct cursor *c);
+/* A copy that outlives the message, NULL without memory. It takes caller_size() bytes. */
 struct caller *caller_keep(const struct caller *caller);
+size_t caller_size(const struct caller *caller);
+/* NULL is no caller. */
 void caller_free(struct caller *caller);
 
 /*

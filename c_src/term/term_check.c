@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "term/term_check.h"
 
+#include "term/bytes.h"
 #include "term/tags.h"
+#include "term/utf8.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -61,33 +63,26 @@ static uint32_t take_u16(struct reader *r)
 {
     const uint8_t *p = take(r, 2);
 
-    return p ? (uint32_t)p[0] << 8 | p[1] : 0;
+    return p ? get_u16(p) : 0;
 }
 
 static uint32_t take_u32(struct reader *r)
 {
     const uint8_t *p = take(r, 4);
 
-    return p ? (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3] : 0;
+    return p ? get_u32(p) : 0;
 }
 
-/* Counts the characters of strict UTF-8 (no surrogates, no overlong forms), or -1. */
+/* Counts the characters, or -1. */
 static int utf8_length(const uint8_t *s, size_t len)
 {
+    uint32_t character;
     int count = 0;
 
-    for (size_t i = 0; i < len; count++) {
-        uint8_t c = s[i];
-        size_t more = c < 0x80 ? 0 : c >= 0xc2 && c < 0xe0 ? 1 : (c & 0xf0) == 0xe0 ? 2 : 3;
-        if ((c >= 0x80 && c < 0xc2) || c > 0xf4 || len - i <= more)
+    for (size_t size; len > 0; s += size, len -= size, count++) {
+        size = *s < 0x80 ? 1 : utf8_next(s, len, &character);
+        if (size == 0)
             return -1;
-        for (size_t k = 1; k <= more; k++)
-            if ((s[i + k] & 0xc0) != 0x80)
-                return -1;
-        if ((c == 0xe0 && s[i + 1] < 0xa0) || (c == 0xed && s[i + 1] > 0x9f) ||
-            (c == 0xf0 && s[i + 1] < 0x90) || (c == 0xf4 && s[i + 1] > 0x8f))
-            return -1;
-        i += more + 1;
     }
     return count;
 }
@@ -385,8 +380,7 @@ static ssize_t check(struct reader *r, struct keys *keys)
             return -ENOMEM;
         stack[depth].left--;
         struct level inside = check_one(r);
-        /* Every term takes a byte at least: a count that the rest of the data cannot hold is a lie.
-         */
+        /* Every term takes a byte at least: a count that the rest cannot hold is a lie. */
         if (r->bad || inside.left > r->len - r->pos)
             return -EBADMSG;
         if (inside.left == 0 && inside.must_end == 0)

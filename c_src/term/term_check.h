@@ -17,8 +17,9 @@
 #define TERM_MAX_DEPTH 256
 
 /*
- * The size in bytes of the one term (without version byte) that starts at `data`; -EBADMSG if it is
- * malformed, unknown or cut short, -E2BIG if it is nested deeper than TERM_MAX_DEPTH.
+ * Returns the size in bytes of the one term (without version byte) that starts at `data`; -EBADMSG
+ * if it is malformed, unknown or cut short, -E2BIG if it is nested deeper than TERM_MAX_DEPTH,
+ * -ENOMEM without memory to compare the keys of its maps.
  */
 ssize_t term_check(const uint8_t *data, size_t len);
 

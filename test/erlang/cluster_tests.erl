@@ -178,7 +178,7 @@ all_are_slow(#{plain := P} = W) ->
         Held = lists:sum([length(cluster:calls(W, Key, Name)) || Key <- [a, b], Name <- [?CACHE, ?DHT]]),
         [cluster:release(W, Key, Name, fun(_) -> {ok, cluster:relay(?T), fresh} end)
          || Key <- [a, b], Name <- [?CACHE, ?DHT]],
-        cnode:await(fun() -> cluster:state(P, N, [lookups, answers_too_late]) =:= Held end),
+        cnode:await(fun() -> cluster:state(P, N, [calls, answers_too_late]) =:= Held end),
         ?assertEqual(0, cluster:state(P, N, [lookups, from_macula_nat_cache]))
     end).
 
@@ -282,7 +282,7 @@ single_flight(#{a := A, plain := P} = W) ->
         cluster:release(W, a, ?CACHE, fun({get, Id}) -> {ok, cluster:public(Id), fresh} end),
         [?assertMatch({ok, direct, _}, cluster:answer(Each)) || Each <- [Other | Asking]],
         ?assertEqual(4, length(cluster:calls(W, a, ?CACHE))),
-        ?assertEqual(4, cluster:state(P, N, [lookups, calls]))
+        ?assertEqual(4, cluster:state(P, N, [calls, made]))
     end).
 
 without_own_cache(#{plain := P} = W) ->

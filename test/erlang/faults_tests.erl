@@ -338,7 +338,7 @@ answers_to_no_call() ->
         Pids = [raw_dist:their_pid(Peer, Id) || Id <- lists:seq(1, 20)],
         [ok = raw_dist:send_control(Peer, {2, '', Pid}, {Ref, answer}) || Pid <- Pids, Ref <- Refs],
         ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(Peer, ?SERVER, x)),
-        {ok, #{lookups := #{answers_too_late := Late}}} = state(Peer),
+        {ok, #{calls := #{answers_too_late := Late}}} = state(Peer),
         ?assertEqual(length(Refs), Late),
         raw_dist:close(Peer)
     end).
