@@ -278,7 +278,7 @@ too_slow(#{plain := P} = W) ->
         cluster:await_rest(P, N),
         %% The late answers change nothing.
         cluster:release(W, b, ?CONNECTOR, fun(_) -> ok end),
-        cnode:await(fun() -> cluster:state(P, N, [lookups, answers_too_late]) =:= 2 end),
+        cnode:await(fun() -> cluster:state(P, N, [calls, answers_too_late]) =:= 2 end),
         ?assertEqual({0, 2, 0}, delivered(P, N))
     end).
 
@@ -302,14 +302,14 @@ silent_dht(#{plain := P} = W) ->
         _ = cnode:await_log(Handle, "warning.*PUNCH_COORDINATE"),
         %% The late answers change nothing.
         cluster:release(W, a, ?DHT, fun(_) -> ok end),
-        cnode:await(fun() -> cluster:state(P, N, [lookups, answers_too_late]) =:= 4 end),
+        cnode:await(fun() -> cluster:state(P, N, [calls, answers_too_late]) =:= 4 end),
         ?assertEqual({0, 0, 2}, delivered(P, N))
     end).
 
 without_module(#{a := #{node := NodeA} = A, b := #{node := NodeB}, plain := P} = W) ->
     Args = ["--connect", atom_to_list(NodeA), "--connect", atom_to_list(NodeB)],
     cluster:with(W, Args, [{a, ?CACHE, everybody()}, {b, ?CONNECTOR, cluster:connector()}], fun(N, _) ->
-        Calls = fun() -> cluster:state(P, N, [lookups, calls]) end,
+        Calls = fun() -> cluster:state(P, N, [calls, made]) end,
         Nodes = fun() -> cluster:state(P, N, [services, ?CONNECTOR]) end,
         ?assertEqual({3, 0}, {Nodes(), Calls()}),
         {ok, hole_punch, _} = cluster:ask(P, N, ?I, ?T),
