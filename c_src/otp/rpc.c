@@ -95,7 +95,7 @@ void rpc_take_spawn(struct rpc *rpc, const struct spawn_request *request)
     if (!slice_is(request->module, "erpc") || !(is_call || is_cast) ||
         !(monitored || has_no_options(request->options)) || !cursor_list(&c, &arity) ||
         arity != request->arity || (is_call && !cursor_term(&c, &caller.tag)) ||
-        caller.tag.len > CALLER_TAG_MAX || !read_mfa(&c, &mfa)) {
+        !read_mfa(&c, &mfa)) {
         refuse_spawn(request);
         return;
     }
