@@ -13,8 +13,8 @@
 -module(cnode).
 
 -export([start/0, start/1, run/1, stop/1, signal/2, kill/1, kill_all/0, await_exit/1, is_alive/1]).
--export([log/1, await_log/2, await_log/3, mark/1, keep_lines/0, kept_lines/1]).
--export([memory/1, descriptors/1, command/0]).
+-export([log/1, await_log/2, await_log/3, await_log/4, mark/1, keep_lines/0, kept_lines/1]).
+-export([memory/1, is_instrumented/1, descriptors/1, command/0]).
 -export([peer/0, peer/1, peer_stop/1, peer_kill/1, on/2, on/3, dynamic_peer/1]).
 -export([epmd_start/0, epmd_start/1, epmd_start/2, epmd_stop/1, epmd_port/1, epmd_names/0, epmd_names/1]).
 -export([await/1, await/2, unique/1, skip/1, cookie/0, free_port/0]).
@@ -136,8 +136,13 @@ await_log(Handle, Regexp) ->
 
 %% @doc As `await_log/2' but only lines after a mark count.
 -spec await_log(handle(), iodata(), non_neg_integer()) -> string().
-await_log(#{owner := Owner}, Regexp, Mark) ->
-    case call(Owner, {await_log, Regexp, Mark}) of
+await_log(Handle, Regexp, Mark) ->
+    await_log(Handle, Regexp, Mark, ?LIMIT).
+
+%% @doc The same with another limit (milliseconds), for what the program itself waits for so long.
+-spec await_log(handle(), iodata(), non_neg_integer(), timeout()) -> string().
+await_log(#{owner := Owner}, Regexp, Mark, Limit) ->
+    case call(Owner, {await_log, Regexp, Mark}, Limit) of
         {exit, Status, Lines} -> error({ended_without, Regexp, Status, Lines});
         Line -> Line
     end.
@@ -148,6 +153,16 @@ memory(#{os_pid := OsPid}) ->
     {ok, Status} = file:read_file(io_lib:format("/proc/~b/status", [OsPid])),
     {match, [Size]} = re:run(Status, "VmRSS:\\s+([0-9]+) kB", [{capture, all_but_first, list}]),
     list_to_integer(Size).
+
+%% @doc Whether the program runs under valgrind or was built with a sanitizer. Such a program keeps freed memory back:
+%% its size says nothing of what was left behind.
+-spec is_instrumented(handle()) -> boolean().
+is_instrumented(#{os_pid := OsPid}) ->
+    Exe = io_lib:format("/proc/~b/exe", [OsPid]),
+    {ok, Path} = file:read_link(Exe),
+    {ok, Bytes} = file:read_file(Exe),
+    string:find(Path, "valgrind") =/= nomatch
+        orelse binary:match(Bytes, [<<"__asan_init">>, <<"__tsan_init">>, <<"__msan_init">>]) =/= nomatch.
 
 %% @doc Number of open file descriptors of the program.
 -spec descriptors(handle()) -> non_neg_integer().
@@ -271,6 +286,9 @@ answer({await_log, Regexp, Mark}, #owner{lines = Lines, status = Status}) ->
     end.
 
 call(Owner, Request) ->
+    call(Owner, Request, ?LIMIT).
+
+call(Owner, Request, Limit) ->
     Ref = monitor(process, Owner),
     Owner ! {?MODULE, {self(), Ref}, Request},
     receive
@@ -279,7 +297,7 @@ call(Owner, Request) ->
             Answer;
         {'DOWN', Ref, process, Owner, Reason} ->
             error({owner_ended, Reason})
-    after ?LIMIT ->
+    after Limit ->
         demonitor(Ref, [flush]),
         error({not_within_limit, Request, log(#{owner => Owner})})
     end.
@@ -296,8 +314,18 @@ reply({Pid, Ref}, Answer) ->
 peer() ->
     peer(#{}).
 
-%% @doc Start an Erlang node with a name at 127.0.0.1 (or a short name), linked to the caller.
--spec peer(#{name => string(), shortnames => boolean(), args => [string()], env => [{string(), string()}]}) -> peer().
+%% @doc Start an Erlang node with a name at 127.0.0.1 (or a short name), linked to the caller. With `inside' it has no
+%% name, and is started by that command line, to which its arguments are added: it may be in another network.
+-spec peer(#{name => string(), shortnames => boolean(), args => [string()], env => [{string(), string()}],
+             inside => [string()]}) -> peer().
+peer(#{inside := [Command | Arguments]}) ->
+    {ok, Pid, Node} = peer:start_link(#{
+        connection => standard_io,
+        wait_boot => ?LIMIT,
+        exec => {os:find_executable(Command), Arguments},
+        args => peer_args()
+    }),
+    #{peer => Pid, node => Node};
 peer(Options) ->
     Names =
         case Options of
