@@ -198,10 +198,12 @@ struct nat_config {
     uint32_t coordination_delay_ms; /* from PUNCH_COORDINATE to punch_time */
     uint64_t session_ttl_ms;        /* a session older than this is dropped by the next sweep */
     uint32_t max_sessions;          /* live ones */
+    uint64_t max_profile_bytes;     /* sources of the profiles that live sessions keep */
     uint8_t hash_key[16];           /* secret and random where ids come from strangers */
 };
 
-/* Fills in the documented defaults (3, 5 s, 100 ms, 300 s, 1,000,000) and a zero hash key. */
+/* Fills in the documented defaults (3, 5 s, 100 ms, 300 s, 1,000,000), 512 MiB of profiles, and a
+ * zero hash key. */
 void nat_config_init(struct nat_config *config);
 
 /* Errors: -ENOMEM; -EINVAL if punch_timeout_ms is 0. */
@@ -298,8 +300,8 @@ void nat_expect(struct nat_coordinator *coordinator, const uint8_t random[NAT_RA
  * hole punch that lives in the other direction). `view` gets what is to be answered: strategy
  * and session id as decided; its other fields are those of the session now. Errors, nothing
  * changed: -EINVAL (nat_request_check tells which); -ENETUNREACH if only a relay would do and
- * `allow_relay` is false; -ENOBUFS if the table is full and nothing may be evicted; -EEXIST if the
- * random bytes name a session that exists (draw again); -ENOMEM.
+ * `allow_relay` is false; -ENOBUFS if there is no more room and nothing may be evicted; -EEXIST if
+ * the random bytes name a session that exists (draw again); -ENOMEM.
  */
 int nat_request(struct nat_coordinator *coordinator, struct nat_now now,
                 const struct nat_request *request, struct nat_session_view *view);
@@ -416,6 +418,7 @@ struct nat_counters {
     /* now */
     uint64_t live[NAT_LIVE_STATES]; /* by enum nat_state */
     uint64_t ended, peers, pairs;
+    uint64_t profile_bytes; /* that live sessions keep */
 };
 
 /* Lives as long as the coordinator and is always up to date. */

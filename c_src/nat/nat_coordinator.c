@@ -16,6 +16,7 @@ void nat_config_init(struct nat_config *config)
         .coordination_delay_ms = 100,
         .session_ttl_ms = 300000,
         .max_sessions = 1000000,
+        .max_profile_bytes = UINT64_C(512) << 20,
     };
 }
 
@@ -118,13 +119,19 @@ static inline __attribute__((always_inline)) void expect_eviction(const struct n
     expect_use(next->pending_next);
 }
 
+static bool has_too_much(const struct nat_coordinator *c)
+{
+    return nat_live_count(c) > c->config.max_sessions ||
+           c->counters.profile_bytes > c->config.max_profile_bytes;
+}
+
 /*
  * Drops pending sessions, the oldest first, until no more live than may. The caller of such a one
  * has long been answered, and most likely nobody will ever report on it.
  */
-static void evict(struct nat_coordinator *c)
+static void evict(struct nat_coordinator *c, const struct nat_session *newest)
 {
-    while (nat_live_count(c) > c->config.max_sessions && c->pending != NULL) {
+    while (c->pending != NULL && c->pending != newest && has_too_much(c)) {
         if (nat_session_prepare(c, c->pending, false) < 0)
             return;
         nat_session_drop(c, c->pending);
@@ -142,7 +149,7 @@ static int open_session(struct nat_coordinator *c, struct nat_now now,
     struct nat_session *session;
     int status;
 
-    if (nat_live_count(c) >= c->config.max_sessions && c->pending == NULL)
+    if (c->pending == NULL && (nat_live_count(c) >= c->config.max_sessions || has_too_much(c)))
         return -ENOBUFS;
     status = nat_session_create(c, now, request, id, peers, &session);
     if (status < 0)
@@ -162,7 +169,7 @@ static int open_session(struct nat_coordinator *c, struct nat_now now,
     }
     if (c->sweep_at == NAT_NO_DEADLINE)
         c->sweep_at = now.monotonic_ms + NAT_SWEEP_MS;
-    evict(c);
+    evict(c, session);
     *out = session;
     return 0;
 }
@@ -241,17 +248,6 @@ int nat_request(struct nat_coordinator *c, struct nat_now now, const struct nat_
     return 0;
 }
 
-/* Replaces a profile by a newer one. */
-static void renew_profile(struct nat_session *session, enum nat_role role,
-                          struct nat_profile *profile)
-{
-    if (profile == NULL)
-        return;
-    nat_profile_ref(profile);
-    nat_profile_unref(session->profiles[role]);
-    session->profiles[role] = profile;
-}
-
 static bool is_id(const struct nat_peer *peer, struct nat_bytes id)
 {
     return peer->hh.keylen == id.len && (id.len == 0 || memcmp(peer->id, id.data, id.len) == 0);
@@ -280,8 +276,12 @@ static int restart(struct nat_coordinator *c, struct nat_now now, struct nat_ses
         status = nat_session_watch(c, session, &request->options);
     if (status < 0)
         return status;
-    renew_profile(session, swapped ? NAT_TARGET : NAT_INITIATOR, request->initiator_profile);
-    renew_profile(session, swapped ? NAT_INITIATOR : NAT_TARGET, request->target_profile);
+    if (request->initiator_profile != NULL)
+        nat_session_keep_profile(c, session, swapped ? NAT_TARGET : NAT_INITIATOR,
+                                 request->initiator_profile);
+    if (request->target_profile != NULL)
+        nat_session_keep_profile(c, session, swapped ? NAT_INITIATOR : NAT_TARGET,
+                                 request->target_profile);
     for (int i = 0; i < NAT_REPORTERS; i++)
         session->failures[i] = session->attempts;
     nat_machine_coordinate(c, now, session);

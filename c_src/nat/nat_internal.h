@@ -215,6 +215,10 @@ int nat_session_prepare(struct nat_coordinator *coordinator, struct nat_session 
 int nat_session_watch(struct nat_coordinator *coordinator, struct nat_session *session,
                       const struct nat_options *options);
 
+/* Lets the session keep this profile, NULL being none, instead of the one it has. */
+void nat_session_keep_profile(struct nat_coordinator *coordinator, struct nat_session *session,
+                              enum nat_role role, struct nat_profile *profile);
+
 /* Moves a live session to another live state, counts kept; lists and timers are the caller's
  * business. */
 void nat_session_set_state(struct nat_coordinator *coordinator, struct nat_session *session,

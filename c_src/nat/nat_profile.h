@@ -16,6 +16,7 @@ struct nat_span {
 
 struct nat_profile {
     uint32_t refs;
+    uint32_t sessions;                      /* that keep it, of one coordinator */
     uint8_t mapping, filtering, allocation; /* enum nat_policy */
     bool can_receive_unsolicited : 1;
     bool requires_relay : 1;

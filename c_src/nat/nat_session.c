@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "nat/nat_internal.h"
+#include "nat/nat_profile.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -128,8 +129,8 @@ int nat_session_create(struct nat_coordinator *c, struct nat_now now,
     }
     for (int role = 0; role < 2; role++)
         peers[role]->refs++;
-    session->profiles[NAT_INITIATOR] = nat_profile_ref(request->initiator_profile);
-    session->profiles[NAT_TARGET] = nat_profile_ref(request->target_profile);
+    nat_session_keep_profile(c, session, NAT_INITIATOR, request->initiator_profile);
+    nat_session_keep_profile(c, session, NAT_TARGET, request->target_profile);
     c->next_number++;
     c->counters.live[NAT_PENDING]++;
     DL_PREPEND(c->live, session);
@@ -195,12 +196,24 @@ static void release_watchers(struct nat_coordinator *c, struct nat_session *sess
     session->watcher_count = 0;
 }
 
-static void release_profiles(struct nat_session *session)
+/* Many sessions keep the same profile: its bytes are counted with the first, until the last. */
+void nat_session_keep_profile(struct nat_coordinator *c, struct nat_session *session,
+                              enum nat_role role, struct nat_profile *profile)
 {
-    for (int role = 0; role < 2; role++) {
-        nat_profile_unref(session->profiles[role]);
-        session->profiles[role] = NULL;
-    }
+    struct nat_profile *old = session->profiles[role];
+
+    if (profile != NULL && profile->sessions++ == 0)
+        c->counters.profile_bytes += profile->source_len;
+    session->profiles[role] = nat_profile_ref(profile);
+    if (old != NULL && --old->sessions == 0)
+        c->counters.profile_bytes -= old->source_len;
+    nat_profile_unref(old);
+}
+
+static void release_profiles(struct nat_coordinator *c, struct nat_session *session)
+{
+    nat_session_keep_profile(c, session, NAT_INITIATOR, NULL);
+    nat_session_keep_profile(c, session, NAT_TARGET, NULL);
 }
 
 void nat_session_set_state(struct nat_coordinator *c, struct nat_session *session,
@@ -238,7 +251,7 @@ void nat_session_end(struct nat_coordinator *c, struct nat_now now, struct nat_s
     session->since = now.monotonic_ms;
     nat_queue_notify(c, session);
     release_watchers(c, session);
-    release_profiles(session);
+    release_profiles(c, session);
     DL_APPEND(c->ended, session);
     c->counters.ended++;
     c->counters.completed += result == NAT_RESULT_SUCCESS;
@@ -266,7 +279,7 @@ void nat_session_unref(struct nat_coordinator *c, struct nat_session *session)
 {
     if (--session->refs > 0)
         return;
-    release_profiles(session);
+    release_profiles(c, session);
     nat_peer_unref(c, session->peers[NAT_INITIATOR]);
     nat_peer_unref(c, session->peers[NAT_TARGET]);
     session_free(session);

@@ -61,6 +61,7 @@ void world_free(struct world *world)
     for (int i = 0; i < NAT_LIVE_STATES; i++)
         ck_assert_uint_eq(counters->live[i], 0);
     ck_assert_uint_eq(counters->ended, 0);
+    ck_assert_uint_eq(counters->profile_bytes, 0);
     ck_assert_uint_eq(counters->peers, 0);
     ck_assert_uint_eq(counters->pairs, 0);
     ck_assert(nat_next_deadline(world->nat) == UINT64_MAX);

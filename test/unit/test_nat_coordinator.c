@@ -27,6 +27,13 @@ static void setup_small(void)
     world_start(&world);
 }
 
+static void setup_small_profiles(void)
+{
+    world_init(&world);
+    world.config.max_profile_bytes = 5000;
+    world_start(&world);
+}
+
 static void teardown(void)
 {
     world_free(&world);
@@ -607,6 +614,50 @@ START_TEST(overloaded_where_nothing_can_go)
 }
 END_TEST
 
+/* A session between new profiles of 1000 bytes each. */
+static int request_with_profiles(const char *initiator, const char *target, bool is_punch)
+{
+    static const char bytes[1000];
+    struct nat_request request = world_ask(&world, initiator, target);
+    struct nat_profile_fields fields = {
+        .mapping = NAT_POLICY_EI,
+        .filtering = NAT_POLICY_PD,
+        .allocation = NAT_POLICY_PP,
+        .can_receive_unsolicited = !is_punch,
+        .source = {bytes, sizeof bytes},
+    };
+    int status;
+
+    ck_assert_int_eq(nat_profile_create(&request.initiator_profile, &fields), 0);
+    ck_assert_int_eq(nat_profile_create(&request.target_profile, &fields), 0);
+    status = world_request(&world, &request, NULL);
+    nat_profile_unref(request.initiator_profile);
+    nat_profile_unref(request.target_profile);
+    return status;
+}
+
+/* Small requests must not keep large profiles for as long as their sessions live. */
+START_TEST(profiles_of_sessions_are_bounded)
+{
+    for (int i = 0; i < 10; i++)
+        ck_assert_int_eq(request_with_profiles("a", "b", false), 0);
+    ck_assert_uint_eq(counters()->evicted, 8);
+    ck_assert_uint_eq(counters()->profile_bytes, 4000);
+    /* One that needs more than there is pushes out all others, but not itself. */
+    ck_assert_int_eq(request_with_profiles("c", "d", true), 0);
+    ck_assert_int_eq(request_with_profiles("e", "f", true), 0);
+    ck_assert_uint_eq(counters()->evicted, 10);
+    ck_assert_int_eq(request_with_profiles("g", "h", false), 0);
+    ck_assert_uint_eq(counters()->live[NAT_PENDING], 1);
+    ck_assert_uint_eq(counters()->profile_bytes, 6000);
+    ck_assert_int_eq(request_with_profiles("i", "j", true), 0);
+    ck_assert_uint_eq(counters()->live[NAT_PENDING], 0);
+    ck_assert_int_eq(request_with_profiles("k", "l", true), -ENOBUFS);
+    ck_assert_uint_eq(counters()->overloaded, 1);
+    ck_assert_uint_eq(counters()->profile_bytes, 6000);
+}
+END_TEST
+
 START_TEST(evicted_watchers_are_released)
 {
     struct nat_request request = world_ask(&world, "a", "b");
@@ -828,6 +879,7 @@ Suite *suite_nat_coordinator(void)
 {
     Suite *suite = suite_create("nat_coordinator");
     TCase *tcase = tcase_create("sentences"), *small = tcase_create("limits");
+    TCase *small_profiles = tcase_create("limit of profiles");
 
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, one_attempt_reported_by_both_counts_once);
@@ -869,5 +921,8 @@ Suite *suite_nat_coordinator(void)
     tcase_add_test(small, overloaded_where_nothing_can_go);
     tcase_add_test(small, evicted_watchers_are_released);
     suite_add_tcase(suite, small);
+    tcase_add_checked_fixture(small_profiles, setup_small_profiles, teardown);
+    tcase_add_test(small_profiles, profiles_of_sessions_are_bounded);
+    suite_add_tcase(suite, small_profiles);
     return suite;
 }
