@@ -22,6 +22,7 @@ faults_test_() ->
         {"a connection that is closed on one side only", fun half_closed/0},
         {"connection churn", fun churn/0},
         {"no file descriptors left", fun no_descriptors/0},
+        {"clients that connect and say nothing", fun silent_clients/0},
         {"more sessions than get_pending may answer", fun large_listing/0},
         {"more requests than wait for a suspended process", fun suspended/0},
         {"a flood from one peer", fun flooded/0},
@@ -225,11 +226,7 @@ churn() ->
 
 no_descriptors() ->
     Other = cnode:peer(),
-    Script = filename:join(os:getenv("TMPDIR", "/tmp"), cnode:unique("few_descriptors")),
-    Program = maps:get(program, hostile:program(), cnode:command()),
-    ok = file:write_file(Script, ["#!/bin/sh\nulimit -n 60\nexec \"", Program, "\" \"$@\"\n"]),
-    ok = file:change_mode(Script, 8#700),
-    cnode:with(#{program => Script}, fun(#{node := N, name := Name, port := Port} = Handle) ->
+    with_few_descriptors(fun(#{node := N, name := Name, port := Port} = Handle) ->
         _ = calm(Other, N),
         {Peers, Refused} = connect_all(N, Port, []),
         ?assertMatch({error, {_, _}}, Refused),
@@ -247,8 +244,31 @@ no_descriptors() ->
         ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(New, ?SERVER, x)),
         lists:foreach(fun raw_dist:close/1, [New | tl(Peers)])
     end),
-    ok = file:delete(Script),
     cnode:peer_stop(Other).
+
+with_few_descriptors(Test) ->
+    Script = filename:join(os:getenv("TMPDIR", "/tmp"), cnode:unique("few_descriptors")),
+    Program = maps:get(program, hostile:program(), cnode:command()),
+    ok = file:write_file(Script, ["#!/bin/sh\nulimit -n 60\nexec \"", Program, "\" \"$@\"\n"]),
+    ok = file:change_mode(Script, 8#700),
+    cnode:with(#{program => Script}, Test),
+    ok = file:delete(Script).
+
+%% They have no cookie, and take every descriptor. The oldest goes for whoever comes.
+silent_clients() ->
+    with_few_descriptors(fun(#{node := N, port := Port} = Handle) ->
+        Clients = [begin
+                       {ok, Client} = raw_dist:connect(N, #{name => raw_name(I), port => Port, stop => tcp}),
+                       Client
+                   end || I <- lists:seq(1, 100)],
+        {ok, Peer} = raw_dist:connect(N, #{name => raw_name(1000), port => Port}),
+        ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(Peer, ?SERVER, x)),
+        ?assertEqual(closed, raw_dist:await_close(hd(Clients))),
+        _ = cnode:await_log(Handle, "warning no connection with .*too many others connect"),
+        {ok, #{network := #{handshakes_dropped := Dropped}}} = state(Peer),
+        ?assert(Dropped >= 40),
+        lists:foreach(fun raw_dist:close/1, [Peer | Clients])
+    end).
 
 connect_all(N, Port, Peers) when length(Peers) < 100 ->
     case raw_dist:connect(N, #{name => raw_name(length(Peers)), port => Port}) of
