@@ -90,8 +90,14 @@ static void next_node(struct ask *ask)
         uv_timer_start(&ask->failed, on_failed, 0, 0);
         return;
     }
+    if (ask->kind->build(ask->ctx, request) != 0) {
+        connection_drop_frame(ask->via);
+        call_cancel(ask->call);
+        ask->call = NULL;
+        uv_timer_start(&ask->failed, on_failed, 0, 0);
+        return;
+    }
     services_note_call(ask->services, ask->via);
-    ask->kind->build(ask->ctx, request);
     call_send(ask->call);
 }
 

@@ -181,13 +181,14 @@ static enum ask_verdict judge_cache(struct slice answer)
                : ASK_NEXT;
 }
 
-static void build_cache(void *ctx, struct buffer *b)
+static int build_cache(void *ctx, struct buffer *b)
 {
     struct flight *f = ctx;
 
     term_put_tuple(b, 2);
     term_put_atom(b, "get");
     term_put_binary(b, (struct slice){f->id, f->id_len});
+    return 0;
 }
 
 static void on_cache_done(void *ctx, bool answered, struct slice answer)
@@ -207,13 +208,16 @@ static void on_cache_done(void *ctx, bool answered, struct slice answer)
     flight_advance(f);
 }
 
-static void build_dht(void *ctx, struct buffer *b)
+static int build_dht(void *ctx, struct buffer *b)
 {
     struct flight *f = ctx;
     uint8_t key[DHT_KEY_SIZE];
 
-    dht_key(key, "nat.profile.", (struct slice){f->id, f->id_len}, (struct slice){0});
+    int error = dht_key(key, "nat.profile.", (struct slice){f->id, f->id_len}, (struct slice){0});
+    if (error)
+        return error;
     dht_put_find(b, key);
+    return 0;
 }
 
 /* Anyone can write to the DHT: of what is usable and of this peer, the newest that is not from the
