@@ -2,6 +2,7 @@
 # Builds, runs and checks macula_nat_cnode. `make help` lists the targets and the variables.
 
 comma := ,
+quote := '
 ifeq ($(origin CC),default)
 CC := gcc
 endif
@@ -9,36 +10,46 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 PREFIX ?= /usr/local
 
 # Each variant has its own objects: SANITIZE=address,undefined, CC=clang, or both.
-build_of = build/$(patsubst gcc-%,%,$(notdir $(firstword $(CC)))-$(or $(subst $(comma),-,$(1)),plain))
+COMPILER := $(notdir $(lastword $(filter-out -%,$(CC))))
+build_of = build/$(patsubst gcc-%,%,$(COMPILER)-$(or $(subst $(comma),-,$(1)),plain))
 BUILD ?= $(call build_of,$(SANITIZE))
+ifneq ($(words $(BUILD)),1)
+$(error BUILD='$(BUILD)' cannot be: GNU make takes names apart at spaces. The folder of these sources may have some)
+endif
 # The sanitized program, and one that was given a folder of its own, stay out of priv/.
 PROGRAM := $(if $(SANITIZE)$(filter-out file,$(origin BUILD)),$(BUILD),priv)/macula_nat_cnode
 # The hostile tests run against a sanitized program, whatever variant the others run against.
 ASAN_SANITIZE := address,undefined
 ASAN_BUILD := $(call build_of,$(ASAN_SANITIZE))
 
+# What other programs are asked for is asked when it is needed, and once.
+pkg_config = $(shell pkg-config $(1) 2>/dev/null)
+PACKAGES := libuv libcrypto
+PACKAGE_CFLAGS = $(eval PACKAGE_CFLAGS := $(call pkg_config,--cflags $(PACKAGES)))$(PACKAGE_CFLAGS)
+PACKAGE_LIBS = $(eval PACKAGE_LIBS := $(call pkg_config,--libs $(PACKAGES)))$(PACKAGE_LIBS)
+CHECK_LIBS = $(call pkg_config,--libs check)
 # ei is in Debian's erlang-dev; elsewhere it is part of the Erlang/OTP that `erl` belongs to.
 ifndef ERL_INTERFACE
-ERL_INTERFACE := $(if $(wildcard /usr/include/ei.h),,$(shell erl -noshell -eval \
-    'io:put_chars(code:lib_dir(erl_interface)), halt().' 2>/dev/null))
+ERL_INTERFACE = $(eval ERL_INTERFACE := $(if $(wildcard /usr/include/ei.h),,$(shell erl -noshell -eval \
+    'io:put_chars(code:lib_dir(erl_interface)), halt().' 2>/dev/null)))$(ERL_INTERFACE)
 endif
 
 CFLAGS ?= -O2 -g
 OPTIMIZED := $(filter-out -O0,$(filter -O%,$(CFLAGS)))
-PACKAGES := libuv libcrypto
-pkg_config = $(shell pkg-config $(1) 2>/dev/null)
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla $(if $(filter true,$(CI)),-Werror)
 # glibc's checked functions need optimization, and hide errors from the sanitizers.
 HARDENING := $(if $(SANITIZE),,-fPIE -fstack-protector-strong \
     $(if $(OPTIMIZED),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2))
 HARDENING_LDFLAGS := $(if $(SANITIZE),,-pie -Wl,-z,relro -Wl,-z,now)
-override CPPFLAGS += -D_GNU_SOURCE -D_REENTRANT -Ic_src -Iinclude \
-    $(addsuffix /include,$(addprefix -isystem ,$(ERL_INTERFACE))) $(call pkg_config,--cflags $(PACKAGES))
-override CFLAGS += -std=c11 -fno-common $(WARNINGS) $(HARDENING) \
+# CPPFLAGS, CFLAGS and LDFLAGS are the user's and stay as they are: a make inside this one gets them too.
+ALL_CPPFLAGS = $(CPPFLAGS) -D_GNU_SOURCE -D_REENTRANT -Ic_src -Iinclude \
+    $(ERL_INTERFACE:%=-isystem %/include) $(PACKAGE_CFLAGS)
+ALL_CFLAGS = $(CFLAGS) -std=c11 -fno-common $(WARNINGS) $(HARDENING) \
     $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-override LDFLAGS += $(HARDENING_LDFLAGS) $(addsuffix /lib,$(addprefix -L,$(ERL_INTERFACE)))
-LDLIBS := -lei $(call pkg_config,--libs $(PACKAGES)) -lpthread
-CHECK_LIBS = $(call pkg_config,--libs check)
+ALL_LDFLAGS = $(LDFLAGS) $(HARDENING_LDFLAGS) $(ERL_INTERFACE:%=-L%/lib)
+LIBS = -lei $(PACKAGE_LIBS) -lpthread
+# gcc optimizes the program in priv/ as a whole, from objects of its own, which only gcc can link.
+LTO := $(if $(OPTIMIZED),$(if $(filter gcc gcc-%,$(COMPILER)),$(if $(filter priv/%,$(PROGRAM)),-flto=auto)))
 
 SOURCES := $(wildcard c_src/*.c c_src/*/*.c)
 LIB_SOURCES := $(filter-out c_src/main.c,$(SOURCES))
@@ -49,40 +60,54 @@ objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 # V=1 shows whole commands instead of short lines.
 Q := $(if $(V),,@)
 say = @$(if $(V),:,echo "$(1)")
+define compile
+	$(call say,CC $<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(1) -MMD -MP -c -o $@ $<
+endef
+define link
+	$(call say,LD $@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(1)
+endef
 # Set-up comes before a make of its own, as only then compiler and libraries are there to be asked.
 SETUP := @CC="$(CC)" scripts/setup
 SUBMAKE = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 
-all:
+all: ready
+	@echo "$(PROGRAM) is up to date."
+
+ready:
 	$(SETUP) build
 	@+$(SUBMAKE) program
 
 program: $(PROGRAM)
 	@:
 
-run: all
+run: ready
 	@echo "Starting a hidden node with its embedded profile cache. It prints 'ready NODE PORT'; Ctrl-C ends it."
 	@exec $(PROGRAM) $(ARGS)
 
 # With VALGRIND=1 both programs are started through a script, as test/run takes names and no command lines.
-TEST_PREFIX := $(CURDIR)/$(if $(VALGRIND),$(BUILD)/valgrind/)
+TEST_PREFIX := $(if $(VALGRIND),$(BUILD)/valgrind/)
 TEST_PROGRAMS := $(PROGRAM) $(BUILD)/unit
 LAB_PROGRAMS := $(BUILD)/hub $(BUILD)/model_table
 
 test:
 	$(SETUP) test $(if $(VALGRIND),valgrind)
-	@+$(SUBMAKE) test-programs
-	@CNODE=$(TEST_PREFIX)$(PROGRAM) UNIT=$(TEST_PREFIX)$(BUILD)/unit BUILD=$(BUILD) \
-	    EMBED=$(BUILD)/embed FUZZ=$(FUZZ_BUILD) CNODE_ASAN=$(CURDIR)/$(ASAN_BUILD)/macula_nat_cnode test/run $(SUITES)
+	@+$(SUBMAKE) test-programs || { echo "test: not run, as the programs could not be built" >&2; exit 1; }
+	@CNODE=$(TEST_PREFIX)$(PROGRAM) CNODE_ASAN=$(ASAN_BUILD)/macula_nat_cnode UNIT=$(TEST_PREFIX)$(BUILD)/unit \
+	    EMBED=$(BUILD)/embed FUZZ=$(FUZZ_BUILD) BUILD=$(BUILD) test/run $(SUITES)
 
-test-programs: $(TEST_PROGRAMS) $(BUILD)/embed $(LAB_PROGRAMS) $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
+test-programs: $(TEST_PROGRAMS) $(BUILD)/embed $(LAB_PROGRAMS) \
+    $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
 	@+$(SUBMAKE) program SANITIZE=$(ASAN_SANITIZE) BUILD=$(ASAN_BUILD)
 	@+$(if $(HAS_LIBFUZZER),$(FUZZ_MAKE) fuzz-programs)
 
 $(BUILD)/valgrind/%: Makefile
 	@mkdir -p $(@D)
-	@printf '#!/bin/sh\nexport CK_TIMEOUT_MULTIPLIER=50 TEST_SLOWDOWN=50\nexec valgrind -q --error-exitcode=99 --leak-check=full "%s" "$$@"\n' \
-	    "$(CURDIR)/$*" >$@
+	@printf '%s\n' '#!/bin/sh' 'export CK_TIMEOUT_MULTIPLIER=50 TEST_SLOWDOWN=50' \
+	    "exec '$$(command -v valgrind)' -q --error-exitcode=99 --leak-check=full '$(abspath $*)' \"\$$@\"" >$@
 	@chmod +x $@
 
 # All pairs of the NAT lab; root and nftables are needed. The picture is part of the README.
@@ -91,9 +116,9 @@ nat-lab:
 	@+$(SUBMAKE) program $(LAB_PROGRAMS)
 	@$(BUILD)/model_table
 	@echo
-	@CNODE=$(CURDIR)/$(PROGRAM) BUILD=$(BUILD) PICTURE=$(CURDIR)/doc/nat_lab.svg test/nat_lab/run all; \
+	@CNODE=$(PROGRAM) BUILD=$(BUILD) PICTURE=doc/nat_lab.svg test/nat_lab/run all; \
 	    status=$$?; [ $$status -eq 77 ] || exit $$status
-	@CNODE=$(CURDIR)/$(PROGRAM) BUILD=$(BUILD) test/nat_lab/run skew; \
+	@CNODE=$(PROGRAM) BUILD=$(BUILD) test/nat_lab/run skew; \
 	    status=$$?; [ $$status -eq 77 ] || exit $$status
 
 unit: $(BUILD)/unit
@@ -103,40 +128,50 @@ unit-program: $(BUILD)/unit
 	@:
 
 # All kinds of requests with random faults; `make test` has a short form of it.
-soak: program
-	@SOAK_SECONDS=$(or $(SOAK_SECONDS),600) CNODE=$(CURDIR)/$(PROGRAM) BUILD=$(BUILD) test/run soak
+soak:
+	$(SETUP) test
+	@+$(SUBMAKE) program
+	@SOAK_SECONDS=$(or $(SOAK_SECONDS),600) CNODE=$(PROGRAM) BUILD=$(BUILD) test/run soak
+
+lib: $(BUILD)/libmacula_nat.a
+	@:
 
 # The NAT library alone, and a program that proves that it needs nothing else: neither libuv nor ei.
 $(BUILD)/libmacula_nat.a: $(call objects,$(wildcard c_src/nat/*.c))
 	$(call say,AR $@)
 	@mkdir -p $(@D)
-	$(Q)$(AR) rcs $@ $^
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 $(BUILD)/embed: $(call objects,test/unit/embed/embed.c) $(BUILD)/libmacula_nat.a
-	$(call say,LD $@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+	$(link)
 
-$(PROGRAM): $(call objects,$(SOURCES))
-	$(call say,LD $@)
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(BUILD)/macula_nat_cnode: $(SOURCES:%.c=$(BUILD)/$(if $(LTO),lto/)%.o)
+	$(call link,$(LTO) $(LIBS))
+
+# The variants that go there follow each other, so what counts is whether it is the same, not which is newer.
+priv/macula_nat_cnode: $(BUILD)/macula_nat_cnode FORCE
+	$(Q)cmp -s $< $@ || install -m 755 $< $@
 
 $(BUILD)/unit: $(call objects,$(LIB_SOURCES) $(TESTS))
-	$(call say,LD $@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CHECK_LIBS)
+	$(call link,$(LIBS) $(CHECK_LIBS))
 
 $(BUILD)/hub: $(call objects,test/nat_lab/hub.c)
-	$(call say,LD $@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+	$(link)
 
 $(BUILD)/model_table: $(call objects,$(wildcard c_src/nat/*.c) $(NAT_MODEL) test/nat_lab/model_table.c)
-	$(call say,LD $@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+	$(link)
 
-$(BUILD)/%.o: %.c
-	$(call say,CC $<)
+# What the objects are made with. It is written only when that has changed, and then they are made anew.
+FLAGS = $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBS)
+$(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	@flags='$(subst $(quote),'\'',$(FLAGS))'; [ "$$flags" = "$$(cat $@ 2>/dev/null)" ] || printf '%s\n' "$$flags" >$@
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	$(compile)
+
+$(BUILD)/lto/%.o: %.c $(BUILD)/flags
+	$(call compile,$(LTO))
 
 # One libFuzzer program for each parser, in a build of its own with clang; see test/fuzz/fuzz.h.
 FUZZ_BUILD := build/fuzz
@@ -147,7 +182,7 @@ HAS_LIBFUZZER = $(shell echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | 
 FUZZ_MAKE = $(SUBMAKE) CC=clang SANITIZE=fuzzer-no-link,address,undefined BUILD=$(FUZZ_BUILD)
 
 fuzz:
-	$(SETUP) test
+	$(SETUP) fuzz
 	@+$(FUZZ_MAKE) fuzz-programs
 	@+$(MAKE) --no-print-directory $(addprefix run-,$(FUZZERS))
 
@@ -167,8 +202,7 @@ $(BUILD)/libcnode.a: $(call objects,$(LIB_SOURCES))
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 $(BUILD)/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/fuzz.o $(BUILD)/libcnode.a
-	$(call say,LD $@)
-	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call link,-fsanitize=fuzzer $(LIBS))
 
 # Makes the corpora anew: real traffic, of which only the files are kept that reach something new.
 fuzz-corpus: program
@@ -181,12 +215,15 @@ fuzz-corpus: program
 	$(Q)for name in $(patsubst fuzz_%,%,$(FUZZERS)); do \
 	    mkdir -p test/fuzz/corpus/$$name && $(FUZZ_BUILD)/fuzz_$$name -merge=1 -max_len=65536 \
 	        test/fuzz/corpus/$$name $(FUZZ_BUILD)/traffic/$$name || exit 1; done
+
 # Calls through the Erlang module beside calls to Erlang servers: JSON lines. BENCH_ARGS are milliseconds of a round
 # and rounds.
 BENCH_ARGS ?= 200 5
 BENCH_APP := build/bench/macula_nat_cnode
 
-bench-app: program
+bench-app:
+	$(SETUP) build
+	@+$(SUBMAKE) program
 	@mkdir -p $(BENCH_APP)/ebin $(BENCH_APP)/priv
 	@cp $(PROGRAM) $(BENCH_APP)/priv
 	@erlc -Werror -o $(BENCH_APP)/ebin src/*.erl test/bench/app_bench.erl
@@ -197,7 +234,7 @@ bench-app: program
 LINT := build/lint
 C_FILES := $(shell find c_src include test -name '*.[ch]' 2>/dev/null)
 HEADERS := $(filter %.h,$(C_FILES))
-SCRIPTS := .ci/run $(shell grep -lrE '^\#!.*\bsh\b|^\#!.*\bbash\b' scripts test 2>/dev/null)
+SCRIPTS := .ci/run test/epmd.sh $(shell grep -lrE '^\#!.*\bsh\b|^\#!.*\bbash\b' scripts test 2>/dev/null)
 ERL_SOURCES := $(wildcard src/*.erl)
 LINTS := lint-format lint-tidy lint-cppcheck lint-shell lint-gcc lint-clang $(if $(ERL_SOURCES),lint-erlang)
 
@@ -215,7 +252,7 @@ lint-tidy: $(patsubst %.c,$(LINT)/%.tidy,$(SOURCES))
 $(LINT)/%.tidy: %.c $(HEADERS) .clang-tidy
 	$(call say,CLANG-TIDY $<)
 	@mkdir -p $(@D)
-	$(Q)clang-tidy --quiet $< -- $(CPPFLAGS) -std=c11 2>$@.log || { cat $@.log; exit 1; }
+	$(Q)clang-tidy --quiet $< -- $(ALL_CPPFLAGS) -std=c11 2>$@.log || { cat $@.log; exit 1; }
 	@touch $@
 
 # cppcheck reads no system headers, but the macros of uthash are control flow that it must see.
@@ -230,7 +267,7 @@ lint-cppcheck:
 
 lint-shell:
 	$(call say,SHELLCHECK)
-	$(Q)shellcheck $(SCRIPTS)
+	$(Q)shellcheck -x $(SCRIPTS)
 
 lint-gcc lint-clang: lint-%:
 	@+$(MAKE) --no-print-directory CC=$* CI=true BUILD=$(LINT)/$* program unit-program
@@ -264,26 +301,30 @@ BENCH_PROGRAMS := $(BENCH)/load $(BENCH)/ei_tutorial $(BENCH)/bench_server.beam 
 bench:
 	$(SETUP) build
 	@+$(SUBMAKE) program $(BENCH_PROGRAMS)
-	@CNODE=$(CURDIR)/$(PROGRAM) BENCH_BIN=$(CURDIR)/$(BENCH) test/bench/run
+	@CNODE=$(PROGRAM) BENCH_BIN=$(BENCH) test/bench/run
 
 $(BENCH)/load: $(call objects,$(LOAD_SOURCES))
-	$(call say,LD $@)
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call link,$(LIBS))
 
 $(BENCH)/ei_tutorial: $(call objects,test/bench/ei_tutorial.c)
-	$(call say,LD $@)
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call link,$(LIBS))
 
 $(BENCH)/%.beam: test/bench/%.erl
 	$(call say,ERLC $<)
 	@mkdir -p $(@D)
 	$(Q)erlc -Werror +debug_info -o $(@D) $<
 
-install: program
-	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/macula_nat_cnode
+VERSION = $(shell sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' src/macula_nat_cnode.app.src)
+INSTALLED = $(DESTDIR)$(PREFIX)
+
+install: program lib
+	install -d "$(INSTALLED)/bin" "$(INSTALLED)/include" "$(INSTALLED)/lib/pkgconfig"
+	install -m 755 $(PROGRAM) "$(INSTALLED)/bin/macula_nat_cnode"
+	install -m 644 include/macula_nat.h "$(INSTALLED)/include"
+	install -m 644 $(BUILD)/libmacula_nat.a "$(INSTALLED)/lib"
+	@printf '%s\n' 'prefix=$(PREFIX)' '' 'Name: macula_nat' 'Version: $(VERSION)' \
+	    'Description: Decides how two peers behind NATs connect, and coordinates the hole punch' \
+	    'Libs: -L$${prefix}/lib -lmacula_nat' 'Cflags: -I$${prefix}/include' >"$(INSTALLED)/lib/pkgconfig/macula_nat.pc"
 
 clean:
 	rm -rf build priv/macula_nat_cnode
@@ -299,12 +340,13 @@ help:
 	@echo "make bench-app  calls through the Erlang module beside calls to Erlang servers"
 	@echo "make lint       formatting, static analysis, warnings of gcc and clang"
 	@echo "make bench      measures speed and memory beside other servers; BENCH_ROUNDS=1 BENCH_SECONDS=1 is quick"
-	@echo "make install    to DESTDIR and PREFIX (default /usr/local)"
+	@echo "make lib        the NAT library alone, build/plain/libmacula_nat.a; include/macula_nat.h is its header"
+	@echo "make install    program and library to DESTDIR and PREFIX (default /usr/local)"
 	@echo "make clean      remove all that was built"
 	@echo "Variables: CC=clang, SANITIZE=address,undefined, CFLAGS, BUILD, JOBS, V=1 (whole commands),"
 	@echo "CI=true (warnings are errors), ERL_INTERFACE (folder of ei, where it is not found)."
 
-.PHONY: all program run test test-programs nat-lab unit unit-program soak fuzz fuzz-programs fuzz-corpus bench bench-app lint \
-    $(LINTS) install clean help
+.PHONY: FORCE all ready program lib run test test-programs nat-lab unit unit-program soak fuzz fuzz-programs \
+    fuzz-corpus bench bench-app lint $(LINTS) install clean help
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

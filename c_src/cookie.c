@@ -72,7 +72,7 @@ static int check_file(int fd, const char *path, const struct failure *failure)
     return 0;
 }
 
-/* Reads until `size` - 1 bytes or the end. Answers the number of bytes or a negative errno. */
+/* Reads until `size` - 1 bytes or the end. Returns the number of bytes or a negative errno. */
 static ssize_t read_all(int fd, char *text, size_t size)
 {
     size_t len = 0;
@@ -89,7 +89,7 @@ static ssize_t read_all(int fd, char *text, size_t size)
     return (ssize_t)len;
 }
 
-/* Answers -ENOENT, and nothing in the failure's text, if there is no such file. */
+/* Returns -ENOENT, and nothing in the failure's text, if there is no such file. */
 static int read_cookie(char cookie[static COOKIE_SIZE], const char *path,
                        const struct failure *failure)
 {

@@ -21,7 +21,7 @@
  * A file must be a regular one that neither group nor others can access. A cookie is 1 to 255
  * printable ASCII characters; line ends and spaces after a line end are ignored.
  *
- * Answers 0, or a negative errno with one line (no newline) in `error`.
+ * Returns 0, or a negative errno with one line (no newline) in `error`.
  */
 int cookie_load(char cookie[static COOKIE_SIZE], const char *cookie_file, char *error,
                 size_t error_size);

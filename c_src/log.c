@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "log.h"
 
+#include "term/utf8.h"
+
 #include <errno.h>
 #include <poll.h>
-#include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -16,16 +18,16 @@
 #define ELLIPSIS    "..."
 #define PREFIX_SIZE 48
 
-/*
- * A kind of line from one peer, remembered for WINDOW_MS after its line was written. The key is
- * both strings, 0-padded, so that it compares as bytes. Longer strings share the pair of their
- * beginning.
- */
+/* Kind and peer, each with its ending 0. Longer strings share the pair of their beginning. */
+struct key {
+    char text[KIND_SIZE + PEER_SIZE];
+    size_t peer_at;
+    size_t len;
+};
+
+/* A kind of line from one peer, remembered for WINDOW_MS after its line was written. */
 struct pair {
-    struct {
-        char kind[KIND_SIZE];
-        char peer[PEER_SIZE];
-    } key;
+    struct key key;
     int level;
     uint64_t since_ms;
     uint64_t suppressed;
@@ -43,7 +45,7 @@ static const struct {
               {"debug", LOG_DEBUG}};
 
 /* Nothing is written before log_init(): LOG_EMERG is below every level in use. */
-int log_threshold = LOG_EMERG;
+static int threshold = LOG_EMERG;
 
 /* uthash lists the pairs in the order they were added, so the head is always the one that expires
  * first. */
@@ -73,47 +75,32 @@ int log_level_parse(const char *name)
 }
 
 /*
- * Length of the UTF-8 sequence (RFC 3629) at `s` if it may be shown, else 0. Not shown are control
- * characters, line separators, and the marks that change the direction of text and so can make a
- * line read as another.
+ * Size of the character at `s` if it may be shown, else 0. Not shown are control characters, line
+ * separators, and the marks that change the direction of text and so can make a line read as
+ * another.
  */
-static size_t printable_length(const unsigned char *s)
+static size_t printable_size(const uint8_t *s, size_t len)
 {
-    uint32_t c = s[0];
-    size_t len = c < 0x80                ? 1
-                 : c >= 0xc2 && c < 0xe0 ? 2
-                 : (c & 0xf0) == 0xe0    ? 3
-                 : c < 0xf5              ? 4
-                                         : 0;
+    uint32_t c;
+    size_t size = utf8_next(s, len, &c);
 
-    if (len == 1)
-        return c >= 0x20 && c != 0x7f && c != '\\';
-    if (len == 0 || c < 0xc2)
-        return 0;
-    c &= 0xffu >> (len + 1);
-    for (size_t i = 1; i < len; i++) {
-        if ((s[i] & 0xc0) != 0x80) /* also ends at the 0 that ends the string */
-            return 0;
-        c = c << 6 | (s[i] & 0x3f);
-    }
-    if ((len == 3 && c < 0x800) || (len == 4 && c < 0x10000) || c > 0x10ffff ||
-        (c >= 0xd800 && c <= 0xdfff))
-        return 0;
-    if (c < 0xa0 || (c >= 0x200e && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
+    if (size == 0 || c < 0x20 || c == '\\' || (c >= 0x7f && c < 0xa0) ||
+        (c >= 0x200e && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
         (c >= 0x2066 && c <= 0x2069))
         return 0;
-    return len;
+    return size;
 }
 
 size_t log_escape(char *out, size_t size, const char *text)
 {
-    const unsigned char *s = (const unsigned char *)text;
+    const uint8_t *s = (const uint8_t *)text;
+    size_t left = strlen(text);
     size_t at = 0;
     size_t cut = 0; /* the last place where the ellipsis still fits */
 
-    while (*s != 0) {
+    while (left > 0) {
         char escaped[5];
-        size_t taken = printable_length(s);
+        size_t taken = printable_size(s, left);
         size_t len = taken;
         const char *piece = (const char *)s;
 
@@ -129,6 +116,7 @@ size_t log_escape(char *out, size_t size, const char *text)
         memcpy(out + at, piece, len);
         at += len;
         s += taken;
+        left -= taken;
         if (at + sizeof ELLIPSIS <= size)
             cut = at;
     }
@@ -218,8 +206,8 @@ static void expire(uint64_t now_ms)
         if (pair->suppressed > 0) {
             char text[KIND_SIZE + PEER_SIZE + 64];
 
-            snprintf(text, sizeof text, "%s: %llu more from %s suppressed", pair->key.kind,
-                     (unsigned long long)pair->suppressed, pair->key.peer);
+            snprintf(text, sizeof text, "%s: %llu more from %s suppressed", pair->key.text,
+                     (unsigned long long)pair->suppressed, pair->key.text + pair->key.peer_at);
             emit(pair->level, text, 0);
         }
         forget(pair);
@@ -228,19 +216,29 @@ static void expire(uint64_t now_ms)
         tell_surplus();
 }
 
+static size_t put_part(char *to, size_t size, const char *part)
+{
+    size_t len = strnlen(part, size - 1);
+
+    memcpy(to, part, len);
+    to[len] = 0;
+    return len + 1;
+}
+
 /*
  * Whether a line of `kind` from `peer` may appear now. If so, *suppressed is the count of those
- * that might not since the last one.
+ * that might not since the last one. Asked before the line is composed: what a peer repeats must
+ * cost next to nothing.
  */
 static bool admit(uint64_t now_ms, int level, const char *kind, const char *peer,
                   uint64_t *suppressed)
 {
-    struct pair probe = {.level = level};
+    struct key key;
     struct pair *pair;
 
-    snprintf(probe.key.kind, sizeof probe.key.kind, "%s", kind);
-    snprintf(probe.key.peer, sizeof probe.key.peer, "%s", peer);
-    HASH_FIND(hh, pairs, &probe.key, sizeof probe.key, pair);
+    key.peer_at = put_part(key.text, KIND_SIZE, kind);
+    key.len = key.peer_at + put_part(key.text + key.peer_at, PEER_SIZE, peer);
+    HASH_FIND(hh, pairs, key.text, key.len, pair);
     if (pair != NULL && now_ms - pair->since_ms < WINDOW_MS) {
         pair->suppressed++;
         return false;
@@ -257,47 +255,57 @@ static bool admit(uint64_t now_ms, int level, const char *kind, const char *peer
     }
     pair = free_pairs;
     free_pairs = pair->next_free;
-    *pair = probe;
-    pair->since_ms = now_ms;
-    HASH_ADD(hh, pairs, key, sizeof pair->key, pair);
+    *pair = (struct pair){.key = key, .level = level, .since_ms = now_ms};
+    HASH_ADD_KEYPTR(hh, pairs, pair->key.text, pair->key.len, pair);
     return true;
 }
 
-void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer, const char *text)
+__attribute__((format(printf, 5, 0))) static void log_at(uint64_t now_ms, int level,
+                                                         const char *kind, const char *peer,
+                                                         const char *format, va_list arguments)
 {
+    char text[LOG_LINE_MAX];
     uint64_t suppressed = 0;
 
-    if (!log_enabled(level))
-        return;
     if (peer == NULL)
         expire(now_ms);
     else if (!admit(now_ms, level, kind, peer, &suppressed))
         return;
+    vsnprintf(text, sizeof text, format, arguments);
     emit(level, text, suppressed);
 }
 
-void log_event(int level, const char *kind, const char *peer, const char *text)
+void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer,
+                  const char *format, ...)
+{
+    va_list arguments;
+
+    if (level > threshold)
+        return;
+    va_start(arguments, format);
+    log_at(now_ms, level, kind, peer, format, arguments);
+    va_end(arguments);
+}
+
+void log_vevent(int level, const char *kind, const char *peer, const char *format,
+                va_list arguments)
 {
     struct timespec now;
 
-    if (!log_enabled(level))
+    if (level > threshold)
         return;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    log_event_at((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000, level, kind, peer,
-                 text);
+    log_at((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000, level, kind, peer, format,
+           arguments);
 }
 
-void log_eventf(int level, const char *kind, const char *peer, const char *format, ...)
+void log_event(int level, const char *kind, const char *peer, const char *format, ...)
 {
-    char text[LOG_LINE_MAX];
     va_list arguments;
 
-    if (!log_enabled(level))
-        return;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    log_vevent(level, kind, peer, format, arguments);
     va_end(arguments);
-    log_event(level, kind, peer, text);
 }
 
 void log_init(int level)
@@ -308,7 +316,7 @@ void log_init(int level)
             free_pairs = &pool[i];
         }
     }
-    log_threshold = level;
+    threshold = level;
 }
 
 void log_free(void)
@@ -316,5 +324,5 @@ void log_free(void)
     while (pairs != NULL)
         expire(pairs->since_ms + WINDOW_MS);
     tell_surplus();
-    log_threshold = LOG_EMERG;
+    threshold = LOG_EMERG;
 }

@@ -13,17 +13,15 @@
 #ifndef LOG_H
 #define LOG_H
 
-#include <stdbool.h>
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <syslog.h>
 
-/* Longest line written, its newline included. Below PIPE_BUF: a line goes out whole or not at all.
- */
+/* Longest line written, with its newline. Below PIPE_BUF: it goes out whole or not at all. */
 #define LOG_LINE_MAX 2048
 
-/* Pairs of kind and peer that are told apart within one second; lines of any more are only counted.
- */
+/* Pairs of kind and peer told apart within one second; lines of any more are only counted. */
 #define LOG_PAIRS_MAX 256
 
 /*
@@ -36,31 +34,21 @@ void log_init(int level);
  * pairs. */
 void log_free(void);
 
-/* The threshold. Set by log_init() only; here so that log_enabled() costs one comparison. */
-extern int log_threshold;
-
-/* Whether a line of `level` would be written: ask before composing one in a place that is passed
- * often. */
-static inline bool log_enabled(int level)
-{
-    return level <= log_threshold;
-}
-
 /*
  * Logs one event. `kind` names the kind of line (a short constant such as "handshake"), `peer` whom
  * it is about (a node name, or an IP address before there is one). NULL as `peer`: an event of this
- * node itself, which is never suppressed; whatever another node can cause needs a peer. `text` is
- * what the line says; control characters, invalid UTF-8 and backslashes in it are escaped, and it
- * is cut at LOG_LINE_MAX.
+ * node itself, which is never suppressed; whatever another node can cause needs a peer. What the
+ * line says is composed as by printf(3), and only if it is to be written; control characters,
+ * invalid UTF-8 and backslashes in it are escaped, and it is cut at LOG_LINE_MAX.
  */
-void log_event(int level, const char *kind, const char *peer, const char *text);
-
-/* The same with a text composed as by printf(3). */
-void log_eventf(int level, const char *kind, const char *peer, const char *format, ...)
+void log_event(int level, const char *kind, const char *peer, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+void log_vevent(int level, const char *kind, const char *peer, const char *format,
+                va_list arguments) __attribute__((format(printf, 4, 0)));
 
 /* log_event() at `now_ms`, milliseconds of a monotonic clock: with it tests need no waiting. */
-void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer, const char *text);
+void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer,
+                  const char *format, ...) __attribute__((format(printf, 5, 6)));
 
 /*
  * Copies the 0-ended `text` to `out` with control characters, invalid UTF-8 and backslashes as \xNN
@@ -69,7 +57,7 @@ void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer
  */
 size_t log_escape(char *out, size_t size, const char *text);
 
-/* The level with this name (error, warning, notice, info, debug), or -EINVAL. */
+/* Returns the level with this name (error, warning, notice, info, debug), or -EINVAL. */
 int log_level_parse(const char *name);
 
 #endif

@@ -7,17 +7,21 @@
 #include "otp/net_kernel.h"
 #include "otp/rpc.h"
 #include "term/cursor.h"
+#include "term/table.h"
 
 #include "options.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <openssl/crypto.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 struct program {
     struct options options;
@@ -61,17 +65,19 @@ static void program_stop(struct program *p, int status)
 
 /* --- hooks --- */
 
-static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *text)
+static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *format,
+                   va_list arguments)
 {
     (void)ctx;
-    log_event(level, kind, peer, text);
+    log_vevent(level, kind, peer, format, arguments);
 }
 
 static void on_spawn(void *ctx, const struct spawn_request *request)
 {
     struct program *p = ctx;
 
-    rpc_take_spawn(&p->rpc, request);
+    if (!p->is_stopping)
+        rpc_take_spawn(&p->rpc, request);
 }
 
 static void on_up(void *ctx, struct connection *c)
@@ -100,19 +106,18 @@ static void on_ready(void *ctx, int port)
 {
     struct program *p = ctx;
 
-    log_eventf(LOG_NOTICE, "start", NULL, "%s serves calls at port %d", p->node.name, port);
+    log_event(LOG_NOTICE, "start", NULL, "%s serves calls at port %d", p->node.name, port);
     printf("ready %s %d\n", p->node.name, port);
     fflush(stdout);
 }
 
 static void on_failed(void *ctx, const char *why)
 {
-    log_event(LOG_ERR, "start", NULL, why);
+    log_event(LOG_ERR, "start", NULL, "%s", why);
     program_stop(ctx, EX_UNAVAILABLE);
 }
 
-/* A process ended that this program exists for: by itself in order, or because somebody ended it.
- */
+/* A process ended that this program exists for: in order, or because somebody ended it. */
 static void on_terminated(void *ctx, struct slice reason)
 {
     struct program *p = ctx;
@@ -121,14 +126,14 @@ static void on_terminated(void *ctx, struct slice reason)
 
     if (p->is_stopping)
         return;
-    log_event(in_order ? LOG_NOTICE : LOG_ERR, "stop", NULL,
-              in_order ? "ended by request of another node" : "ended by an exit of another node");
+    log_event(in_order ? LOG_NOTICE : LOG_ERR, "stop", NULL, "ended by %s of another node",
+              in_order ? "request" : "an exit");
     program_stop(p, in_order ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
 static void on_signal(uv_signal_t *handle, int number)
 {
-    log_eventf(LOG_NOTICE, "stop", NULL, "ended by signal %d", number);
+    log_event(LOG_NOTICE, "stop", NULL, "ended by signal %d", number);
     program_stop(handle->data, EXIT_SUCCESS);
 }
 
@@ -137,8 +142,10 @@ static void on_minute(uv_timer_t *timer)
     struct program *p = timer->data;
 
     nat_cache_sweep(&p->cache);
+#ifdef __GLIBC__
     /* What a busy hour has needed goes back to the system. */
     malloc_trim(0);
+#endif
 }
 
 /* --- standard input, where its end is to be ours --- */
@@ -242,8 +249,6 @@ static int init_node(struct program *p, char cookie[static COOKIE_SIZE])
     };
     int error = node_init(&p->node, &config);
     OPENSSL_cleanse(cookie, COOKIE_SIZE);
-    for (size_t i = 0; error == 0 && i < o->connect_count; i++)
-        error = node_connect(&p->node, o->connect[i]);
     return error;
 }
 
@@ -251,6 +256,9 @@ static int start_processes(struct program *p)
 {
     struct coordinator_options settings = coordinator_settings(&p->options);
 
+    for (size_t i = 0; i < p->options.connect_count; i++)
+        if (node_connect(&p->node, p->options.connect[i]) != 0)
+            return -ENOMEM;
     net_kernel_start(&p->net_kernel, &p->node);
     nat_cache_start(&p->cache, &p->node);
     p->cache.terminated = on_terminated;
@@ -267,31 +275,45 @@ static int start_processes(struct program *p)
     return 0;
 }
 
-static int run(struct program *p, char cookie[static COOKIE_SIZE])
+/* Everything is in place: from here on the loop decides. */
+static void start(struct program *p)
 {
-    int error = uv_loop_init(&p->loop);
-
-    if (error == 0)
-        error = init_node(p, cookie);
-    if (error == -EINVAL) {
-        log_event(LOG_ERR, "start", NULL, "ERL_EPMD_PORT is not a port");
-        return EX_UNAVAILABLE;
-    }
-    if (error == 0)
-        error = start_processes(p);
-    if (error) {
-        log_eventf(LOG_ERR, "start", NULL, "cannot start: %s", uv_strerror(error));
-        return EX_OSERR;
-    }
     watch_signals(p);
-    error = node_start(&p->node);
+    int error = node_start(&p->node);
     if (error) {
-        log_eventf(LOG_ERR, "start", NULL, "cannot listen at port %u: %s", p->options.port,
-                   uv_strerror(error));
+        log_event(LOG_ERR, "start", NULL, "cannot listen at port %u: %s", p->options.port,
+                  uv_strerror(error));
         program_stop(p, EX_UNAVAILABLE);
     } else if (p->options.exit_on_stdin_eof && (error = watch_input(p)) != 0) {
-        log_eventf(LOG_ERR, "start", NULL, "cannot read standard input: %s", uv_strerror(error));
+        log_event(LOG_ERR, "start", NULL, "cannot read standard input: %s", uv_strerror(error));
         program_stop(p, EX_OSERR);
+    }
+}
+
+static int run(struct program *p, char cookie[static COOKIE_SIZE])
+{
+    int error = table_init();
+
+    if (error == 0)
+        error = uv_loop_init(&p->loop);
+    if (error) {
+        log_event(LOG_ERR, "start", NULL, "cannot start: %s", uv_strerror(error));
+        return EX_OSERR;
+    }
+    error = init_node(p, cookie);
+    if (error) {
+        log_event(LOG_ERR, "start", NULL, "%s",
+                  error == -EINVAL ? "ERL_EPMD_PORT is not a port" : uv_strerror(error));
+        uv_loop_close(&p->loop);
+        return error == -EINVAL ? EX_UNAVAILABLE : EX_OSERR;
+    }
+    error = start_processes(p);
+    if (error) {
+        log_event(LOG_ERR, "start", NULL, "cannot start: %s", uv_strerror(error));
+        p->status = EX_OSERR;
+        node_stop(&p->node);
+    } else {
+        start(p);
     }
     uv_run(&p->loop, UV_RUN_DEFAULT);
     coordinator_free(&p->coordinator);
@@ -321,8 +343,10 @@ int main(int argc, char **argv)
         return EX_USAGE;
     }
     log_init(program.options.log_level);
+#ifdef __GLIBC__
     /* Large buffers are mapped, so that they go back to the system as soon as they are freed. */
     mallopt(M_MMAP_THRESHOLD, 256 << 10);
+#endif
     int status = EX_NOPERM;
     if (cookie_load(cookie, program.options.cookie_file, error, sizeof error) == 0)
         status = run(&program, cookie);

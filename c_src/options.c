@@ -19,6 +19,7 @@ struct parse {
     struct options *o;
     const char *sname;
     const char *name;
+    const char *cookie_file;
     const char *listen;
     char *error;
     size_t error_size;
@@ -27,10 +28,10 @@ struct parse {
 struct row {
     const char *name;
     const char *argument; /* NULL: a switch */
-    /* Takes the value; answers as options_parse(). */
+    /* Takes the value; returns as options_parse(). */
     int (*take)(struct parse *p, const struct row *row, const char *value);
     const char *help;
-    size_t offset; /* of the number or switch in struct options */
+    size_t offset; /* of a text in struct parse, of a number or switch in struct options */
     uint32_t initial, min, max;
 };
 
@@ -57,31 +58,9 @@ static struct shown shown(const char *argument)
     return s;
 }
 
-static int take_sname(struct parse *p, const struct row *row, const char *value)
+static int take_text(struct parse *p, const struct row *row, const char *value)
 {
-    (void)row;
-    p->sname = value;
-    return 0;
-}
-
-static int take_name(struct parse *p, const struct row *row, const char *value)
-{
-    (void)row;
-    p->name = value;
-    return 0;
-}
-
-static int take_cookie_file(struct parse *p, const struct row *row, const char *value)
-{
-    (void)row;
-    p->o->cookie_file = value;
-    return 0;
-}
-
-static int take_listen(struct parse *p, const struct row *row, const char *value)
-{
-    (void)row;
-    p->listen = value;
+    memcpy((char *)p + row->offset, &value, sizeof value);
     return 0;
 }
 
@@ -161,12 +140,16 @@ static int take_version(struct parse *p, const struct row *row, const char *valu
 
 /* clang-format off */
 static const struct row rows[] = {
-    {"--sname", "NAME", take_sname,
-     "short node name, NAME or NAME@HOST (default " DEFAULT_ALIVE_NAME ")", 0, 0, 0, 0},
-    {"--name", "NAME@HOST", take_name, "long node name; HOST is a domain name or an address", 0, 0, 0, 0},
-    {"--cookie-file", "FILE", take_cookie_file,
-     "where the cookie is (default ~/.erlang.cookie; MACULA_NAT_COOKIE comes first)", 0, 0, 0, 0},
-    {"--listen", "ADDR", take_listen, "IPv4 or IPv6 address to listen on (default all interfaces)", 0, 0, 0, 0},
+    {"--sname", "NAME", take_text,
+     "short node name, NAME or NAME@HOST (default " DEFAULT_ALIVE_NAME ")",
+     offsetof(struct parse, sname), 0, 0, 0},
+    {"--name", "NAME@HOST", take_text, "long node name; HOST is a domain name or an address",
+     offsetof(struct parse, name), 0, 0, 0},
+    {"--cookie-file", "FILE", take_text,
+     "where the cookie is (default ~/.erlang.cookie; MACULA_NAT_COOKIE comes first)",
+     offsetof(struct parse, cookie_file), 0, 0, 0},
+    {"--listen", "ADDR", take_text, "IPv4 or IPv6 address to listen on (default all interfaces)",
+     offsetof(struct parse, listen), 0, 0, 0},
     {"--port", "N", take_number, "port to listen on, 0 for any",
      offsetof(struct options, port), 0, 0, 65535},
     {"--connect", "NODE", take_connect, "node to stay connected to; may be repeated", 0, 0, 0, 0},
@@ -347,8 +330,7 @@ static int parse_argument(struct parse *p, int argc, char **argv, int *i)
     if (row->argument == NULL && value != NULL)
         return fail(p, "%s takes no value", row->name);
     if (row->argument != NULL && value == NULL) {
-        /* A forgotten value must not swallow the next option; one that begins so can follow a '='.
-         */
+        /* A forgotten value must not swallow the next option; one like that can follow a '='. */
         if (*i + 1 < argc && strncmp(argv[*i + 1], "--", 2) != 0)
             value = argv[++*i];
     }
@@ -376,6 +358,7 @@ int options_parse(struct options *o, int argc, char **argv, char *error, size_t 
 
     for (int i = 1; i < argc && status == 0; i++)
         status = parse_argument(&p, argc, argv, &i);
+    o->cookie_file = p.cookie_file;
     if (status == 0)
         status = complete_node_name(&p);
     if (status == 0)

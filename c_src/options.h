@@ -6,7 +6,7 @@
  *
  * The strings in `struct options` belong to argv, which must outlive it; the list `connect` is
  * owned by it and given back by options_free(). Numbers are within the bounds of the table once
- * options_parse() has answered 0.
+ * options_parse() has returned 0.
  */
 #ifndef OPTIONS_H
 #define OPTIONS_H
@@ -21,7 +21,7 @@
 
 #define MACULA_NAT_CNODE_VERSION "0.1.0"
 
-/* Answers of options_parse() for --help and --version. */
+/* What options_parse() returns for --help and --version. */
 #define OPTIONS_ASKED_HELP    1
 #define OPTIONS_ASKED_VERSION 2
 
@@ -55,7 +55,7 @@ struct options {
 };
 
 /*
- * Reads the command line into `o`, which needs no initialisation. Answers 0, OPTIONS_ASKED_HELP or
+ * Reads the command line into `o`, which needs no initialisation. Returns 0, OPTIONS_ASKED_HELP or
  * OPTIONS_ASKED_VERSION, or a negative errno with one line (no newline, at most error_size - 1
  * bytes) in `error`: -EINVAL for a wrong command line, -ENOMEM. Call options_free() after 0 only;
  * otherwise `o` owns nothing.

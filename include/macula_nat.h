@@ -55,8 +55,8 @@ struct nat_profile_fields {
     enum nat_policy mapping, filtering, allocation;
     bool can_receive_unsolicited, requires_relay, relay_capable, has_port_delta;
     int64_t port_delta; /* only with has_port_delta */
-    struct nat_bytes
-        reflexive_ip;          /* IPv4 or IPv6 as text without brackets, empty if there is none */
+    /* IPv4 or IPv6 as text without brackets, empty if there is none. */
+    struct nat_bytes reflexive_ip;
     uint32_t reflexive_port;   /* outside 1..65535: none */
     struct nat_bytes endpoint; /* host:port or URL as published, empty if there is none */
     int64_t detected_at;       /* unix seconds */
@@ -81,18 +81,18 @@ struct nat_profile *nat_profile_ref(struct nat_profile *profile);
 /* Gives a reference back; the last one frees the profile. NULL is allowed. */
 void nat_profile_unref(struct nat_profile *profile);
 
-/* The fields of a profile. The views in it live as long as the profile. An unusable port comes back
- * as 0. */
+/* The fields of a profile, which may not be NULL. The views in it live as long as the profile. An
+ * unusable port comes back as 0. */
 void nat_profile_get(const struct nat_profile *profile, struct nat_profile_fields *fields);
 
-/* The `source` of a profile. Lives as long as the profile. */
+/* The `source` of a profile, which may not be NULL. Lives as long as the profile. */
 struct nat_bytes nat_profile_source(const struct nat_profile *profile);
 
 /* ---- Endpoints as text ---- */
 
 #define NAT_HOST_MAX 255u /* longest host name that is taken, RFC 1035, section 2.3.4 */
-#define NAT_ENDPOINT_MAX \
-    (NAT_HOST_MAX + 9u) /* of nat_endpoint_format: brackets, colon, port, terminator */
+/* Room for nat_endpoint_format: brackets, colon, port, terminator. */
+#define NAT_ENDPOINT_MAX (NAT_HOST_MAX + 9u)
 
 /*
  * Splits `host:port`, `https://host:port/...`, `[v6]:port` or `https://[v6]:port/...` (RFC 3986,
@@ -116,6 +116,7 @@ enum nat_strategy {
     NAT_HOLE_PUNCH,
     NAT_RELAY,
 };
+#define NAT_STRATEGIES 3
 
 /*
  * DOCUMENTED is what macula's documentation promises; V0_14_3 is what that version of the code
@@ -185,10 +186,10 @@ struct nat_now {
     int64_t unix_ms;
 };
 
-#define NAT_ID_MAX     1024u /* longest id of a peer or a session, bytes */
-#define NAT_RANDOM_LEN 16u   /* random bytes that make a session id */
-#define NAT_SWEEP_MS   30000u
-#define NAT_STAGGER_MS 250u /* by which one peer fires first where they take turns */
+#define NAT_ID_MAX     1024u  /* longest id of a peer or a session, bytes */
+#define NAT_RANDOM_LEN 16u    /* random bytes that make a session id */
+#define NAT_SWEEP_MS   30000u /* between two sweeps of sessions that ended or grew too old */
+#define NAT_STAGGER_MS 250u   /* by which one peer fires first where they take turns */
 
 struct nat_config {
     enum nat_rules rules;
@@ -217,7 +218,7 @@ enum nat_state {
     NAT_COMPLETED, /* from here on the session has ended */
     NAT_FAILED,
 };
-#define NAT_LIVE_STATES 3
+#define NAT_LIVE_STATES 3 /* the states before NAT_COMPLETED */
 
 enum nat_result {
     NAT_RESULT_NONE, /* not ended yet */
@@ -269,8 +270,8 @@ void nat_options_init(const struct nat_coordinator *coordinator, struct nat_opti
 
 struct nat_request {
     struct nat_bytes initiator_id, target_id; /* up to NAT_ID_MAX bytes each, different */
-    struct nat_profile *initiator_profile,
-        *target_profile; /* NULL: unknown; references are taken */
+    /* NULL: unknown; references are taken. */
+    struct nat_profile *initiator_profile, *target_profile;
     struct nat_options options;
     uint8_t random[NAT_RANDOM_LEN]; /* fresh from a CSPRNG for every call */
 };
@@ -371,8 +372,8 @@ struct nat_action {
     size_t port_count;
     uint32_t attempt; /* of a retry that differs from the first attempt (feasible rules), else 0 */
     uint16_t local_port; /* that the recipient should fire from; 0: no other than before */
-    int64_t
-        punch_time; /* unix milliseconds; in later attempts one peer may be told to fire first */
+    /* Unix milliseconds; in later attempts one peer may be told to fire first. */
+    int64_t punch_time;
 };
 
 /* Takes the next action out of the queue; false if there is none. What it shows lives until the
@@ -397,8 +398,8 @@ void nat_cursor_close(struct nat_cursor *cursor);
 
 /* All since creation, except those under "now". */
 struct nat_counters {
-    uint64_t
-        answers[3]; /* requests answered, by enum nat_strategy; joins count as NAT_HOLE_PUNCH */
+    /* Requests answered, by enum nat_strategy; joins count as NAT_HOLE_PUNCH. */
+    uint64_t answers[NAT_STRATEGIES];
     uint64_t joins;
     uint64_t requests_bad, relay_refused, overloaded;
     uint64_t coordinates_made, coordinates_restarted;

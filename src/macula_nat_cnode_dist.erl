@@ -13,10 +13,15 @@
 -include_lib("kernel/include/logger.hrl").
 
 -define(COOKIE_BYTES, 20).
+%% Long for what is done within milliseconds.
+-define(START_MS, 10000).
+%% With the time that the program is given to end, below the 5 s that supervisors give.
+-define(STOP_MS, 1000).
 
 %% @doc Start distribution for the calling process if there is none. `CNode' is a node that it is to connect to, with
-%% the user's cookie; `undefined' means one that this VM starts itself, with a cookie that nobody else knows.
--spec start(node() | undefined) -> {ok, pid() | undefined} | {error, term()}.
+%% the user's cookie; `undefined' means one that this VM starts itself, with a cookie that nobody else knows; anything
+%% else is an error. The answer has no process where distribution runs already.
+-spec start(term()) -> {ok, pid() | undefined} | {error, term()}.
 start(CNode) when is_atom(CNode) ->
     case protocol() of
         {ok, _} -> start_server({self(), CNode});
@@ -26,7 +31,7 @@ start(CNode) ->
     {error, {bad_option, cnode, CNode}}.
 
 start_server(Arguments) ->
-    case gen_server:start({local, ?MODULE}, ?MODULE, Arguments, []) of
+    case gen_server:start({local, ?MODULE}, ?MODULE, Arguments, [{timeout, ?START_MS}]) of
         {ok, Pid} ->
             {ok, Pid};
         ignore ->
@@ -34,17 +39,29 @@ start_server(Arguments) ->
         {error, {already_started, Pid}} ->
             %% There is one such process, so this is the one of a predecessor that was killed: about to end.
             Monitor = monitor(process, Pid),
-            receive {'DOWN', Monitor, process, Pid, _} -> start_server(Arguments) end;
+            receive
+                {'DOWN', Monitor, process, Pid, _} -> start_server(Arguments)
+            after ?START_MS ->
+                demonitor(Monitor, [flush]),
+                {error, {distribution_not_started, {already_started, Pid}}}
+            end;
+        {error, timeout} ->
+            {error, {distribution_not_started, timeout}};
         {error, _} = Error ->
             Error
     end.
 
-%% @doc Stop distribution if {@link start/1} has started it.
+%% @doc Stop distribution if {@link start/1} has started it. Where that can't be done it is logged.
 -spec stop(pid() | undefined) -> ok.
 stop(undefined) ->
     ok;
 stop(Pid) ->
-    gen_server:stop(Pid).
+    try
+        gen_server:stop(Pid, normal, ?STOP_MS)
+    catch
+        _:Reason ->
+            ?LOG_WARNING("macula_nat_coordinator has not stopped distribution: ~0tp", [Reason])
+    end.
 
 %% @doc Whether distribution was started here.
 -spec is_own() -> boolean().
@@ -71,6 +88,7 @@ protocol() ->
     end.
 
 %% @private
+%% @doc Start distribution, unless it runs already.
 -spec init({pid(), node() | undefined}) -> {ok, node()} | ignore | {stop, term()}.
 init({Owner, CNode}) ->
     case net_kernel:get_state() of
@@ -92,16 +110,19 @@ start_distribution(Owner, CNode) ->
     end.
 
 %% @private
+%% @doc Nobody calls.
 -spec handle_call(term(), gen_server:from(), node()) -> {noreply, node()}.
 handle_call(_Request, _From, Name) ->
     {noreply, Name}.
 
 %% @private
+%% @doc Nobody casts.
 -spec handle_cast(term(), node()) -> {noreply, node()}.
 handle_cast(_Msg, Name) ->
     {noreply, Name}.
 
 %% @private
+%% @doc End with the process that asked for distribution.
 -spec handle_info(term(), node()) -> {noreply, node()} | {stop, normal, node()}.
 handle_info({'DOWN', _, process, _, _}, Name) ->
     {stop, normal, Name};
@@ -109,18 +130,23 @@ handle_info(_Info, Name) ->
     {noreply, Name}.
 
 %% @private
+%% @doc Stop distribution, unless somebody else has done so.
 -spec terminate(term(), node()) -> ok.
 terminate(_Reason, Name) when node() =:= Name ->
-    _ = net_kernel:stop(),
-    await_no_name(Name);
+    case net_kernel:stop() of
+        ok -> await_no_name(Name, erlang:monotonic_time(millisecond) + ?STOP_MS);
+        {error, Reason} -> ?LOG_WARNING("distribution of ~ts can't be stopped: ~0tp", [Name, Reason])
+    end;
 terminate(_Reason, _Name) ->
     ok.
 
 %% The VM gives up its name a moment after net_kernel has ended, of which nothing tells.
-await_no_name(Name) when node() =:= Name ->
-    timer:sleep(1),
-    await_no_name(Name);
-await_no_name(_Name) ->
+await_no_name(Name, Deadline) when node() =:= Name ->
+    case erlang:monotonic_time(millisecond) < Deadline of
+        true -> timer:sleep(1), await_no_name(Name, Deadline);
+        false -> ?LOG_WARNING("distribution was stopped, but this node is still ~ts", [Name])
+    end;
+await_no_name(_Name, _Deadline) ->
     ok.
 
 %% A name of our own, which is the same at every start. A shared C node may know VMs of several machines, and VMs in

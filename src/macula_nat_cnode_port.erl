@@ -10,13 +10,16 @@
 
 -export_type([program/0]).
 
+-include_lib("kernel/include/logger.hrl").
+
 -opaque program() :: {port(), OsPid :: non_neg_integer()}.
 
 %% EPMD may have to be started first, which the program gives 4 s.
 -define(START_MS, 10000).
-%% Together below the 5 s that supervisors give.
--define(TERM_MS, 3000).
--define(KILL_MS, 1000).
+%% With the time that distribution takes to stop, below the 5 s that supervisors give; the program takes up to 2 s to
+%% send what is queued.
+-define(TERM_MS, 2500).
+-define(KILL_MS, 500).
 %% Longer than any line of the program.
 -define(LINE_SIZE, 4096).
 -define(EX_USAGE, 64).
@@ -46,25 +49,25 @@ open(Arguments) ->
     try open_port({spawn_executable, Program}, Settings) of
         Port ->
             case erlang:port_info(Port, os_pid) of
-                {os_pid, OsPid} -> await_ready({Port, OsPid});
-                undefined -> await_ready({Port, 0})
+                {os_pid, OsPid} -> await_ready({Port, OsPid}, deadline(?START_MS));
+                undefined -> await_ready({Port, 0}, deadline(?START_MS))
             end
     catch
         error:Reason -> {error, {cannot_run, Program, Reason}}
     end.
 
-await_ready({Port, _} = Program) ->
+await_ready({Port, _} = Program, Deadline) ->
     receive
         {Port, {data, {eol, <<"ready ", Ready/binary>>}}} ->
             [Node, _ListenPort] = binary:split(Ready, <<" ">>),
             {ok, binary_to_atom(Node), Program};
         {Port, Event} ->
             case take({Port, Event}, Program) of
-                ok -> await_ready(Program);
-                {exit_status, _} = Status -> {error, Status}
+                {exit_status, _} = Status -> {error, Status};
+                _ -> await_ready(Program, Deadline)
             end
-    after ?START_MS ->
-        stop(Program),
+    after left(Deadline) ->
+        ok = stop(Program),
         {error, not_ready}
     end.
 
@@ -78,20 +81,26 @@ take(_, _) ->
     false.
 
 %% @doc Wait until the program has ended, and log what it says meanwhile.
--spec await_exit(program(), timeout()) -> timeout | {exit_status, non_neg_integer()}.
+-spec await_exit(program(), non_neg_integer()) -> timeout | {exit_status, non_neg_integer()}.
 await_exit(Program, Timeout) ->
-    await_exit_until(Program, erlang:monotonic_time(millisecond) + Timeout).
+    await_exit_until(Program, deadline(Timeout)).
 
 await_exit_until({Port, _} = Program, Deadline) ->
     receive
         {Port, Event} ->
             case take({Port, Event}, Program) of
-                ok -> await_exit_until(Program, Deadline);
-                Status -> Status
+                {exit_status, _} = Status -> Status;
+                _ -> await_exit_until(Program, Deadline)
             end
-    after max(0, Deadline - erlang:monotonic_time(millisecond)) ->
+    after left(Deadline) ->
         timeout
     end.
+
+deadline(Timeout) ->
+    erlang:monotonic_time(millisecond) + Timeout.
+
+left(Deadline) ->
+    max(0, Deadline - erlang:monotonic_time(millisecond)).
 
 %% @doc End the program in order, or by force if it does not react.
 -spec stop(program()) -> ok.
@@ -168,12 +177,11 @@ name_character(C) when C >= $a, C =< $z; C >= $A, C =< $Z; C >= $0, C =< $9; C =
 name_character(C) ->
     [$_ | integer_to_list(C, 16)].
 
-%% A VM that is still to be given its name has no cookie to show: then the program looks where this VM has looked.
+%% This VM's own, whatever ones it was given for other nodes. Without one (`-nocookie') the program looks for its own.
 cookie() ->
-    case {erlang:get_cookie(), init:get_argument(setcookie)} of
-        {nocookie, {ok, [[Cookie] | _]}} -> Cookie;
-        {nocookie, _} -> false;
-        {Cookie, _} -> atom_to_list(Cookie)
+    case erlang:get_cookie() of
+        nocookie -> false;
+        Cookie -> atom_to_list(Cookie)
     end.
 
 %% The program starts EPMD if there is none.
@@ -200,11 +208,11 @@ log(Line) ->
     case binary:split(Line, <<" ">>, [global]) of
         [<<_:10/binary, "T", _:12/binary, "Z">> = Time, Name | _] ->
             case level(Name) of
-                undefined -> logger:log(error, "macula_nat_cnode: ~ts", [Line]);
-                Level -> logger:log(Level, "macula_nat_cnode: ~ts", [rest(Line, Time, Name)])
+                undefined -> ?LOG_ERROR("macula_nat_cnode: ~ts", [Line]);
+                Level -> ?LOG(Level, "macula_nat_cnode: ~ts", [rest(Line, Time, Name)])
             end;
         _ ->
-            logger:log(error, "~ts", [Line])
+            ?LOG_ERROR("~ts", [Line])
     end.
 
 rest(Line, Time, Name) ->

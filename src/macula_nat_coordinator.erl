@@ -14,6 +14,9 @@
 %% <li>`args': further arguments of the C program, a list of strings</li>
 %% </ul>
 %% All others are ignored.
+%%
+%% There is no upgrade of the running code: a new version is used from the next start of the process on, and that has no
+%% sessions.
 -module(macula_nat_coordinator).
 -behaviour(gen_server).
 
@@ -71,12 +74,30 @@
 %%%-------------------------------------------------------------------
 
 %% @doc Start the NAT coordinator server.
+%%
+%% It answers `{error, Reason}' with one of these reasons:
+%% <ul>
+%% <li>`{already_started, Pid}'</li>
+%% <li>`{bad_option, Key, Value}': `cnode' is no atom, `listen' no string, `args' no list of strings, or one of the
+%% others no integer</li>
+%% <li>`{exit_status, Status}': the C program has ended before it could be called; 64 means an option that it refuses,
+%% 69 that its name is taken or there is no EPMD, 77 that it got no cookie; its last line is in the log</li>
+%% <li>`not_ready': it could not be called after 10 s, and was ended</li>
+%% <li>`{cannot_run, File, Reason}': the C program is not there, or may not be executed</li>
+%% <li>`{not_connected, Node}': the C node could not be connected to for 3 s</li>
+%% <li>`{distribution_not_tcp, Protocols}': this VM's distribution cannot reach a C node</li>
+%% <li>`{distribution_not_started, Reason}': this VM had none, and it could not be started</li>
+%% </ul>
+%% Unless it is stopped, the process ends with one of these reasons:
+%% <ul>
+%% <li>`{exit_status, Status}': the C program has ended; 128 and the signal's number if a signal killed it</li>
+%% <li>`{cnode_down, Reason}': the C node that `cnode' names has ended for that reason, is not there (`noproc'), or its
+%% connection is lost (`noconnection'); or the connection to the C program is lost, which is ended then</li>
+%% <li>that of a linked process, other than `normal'</li>
+%% </ul>
 -spec start_link(map()) -> {ok, pid()} | {error, term()}.
 start_link(Opts) ->
-    case gen_server:start_link({local, ?MODULE}, ?MODULE, Opts, []) of
-        ignore -> {error, ignore};
-        Result -> Result
-    end.
+    gen_server:start_link({local, ?MODULE}, ?MODULE, Opts, []).
 
 %% @equiv request_connection(InitiatorId, TargetId, #{})
 -spec request_connection(binary(), binary()) -> {ok, connection_strategy(), binary()} | {error, term()}.
@@ -127,6 +148,7 @@ server() ->
 %%% gen_server
 %%%-------------------------------------------------------------------
 
+%% @private
 %% @doc Start the C program, or find the C node that `cnode' names.
 -spec init(map()) -> {ok, #state{}} | {stop, term()}.
 init(Opts) ->
@@ -149,6 +171,7 @@ init(Opts) ->
             {stop, Reason}
     end.
 
+%% @private
 %% @doc Forward a request that was sent to the local name. The C node answers a caller of this node itself; it need not
 %% be connected to another node's, whose answer is relayed.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {noreply, #state{}} | {reply, term(), #state{}}.
@@ -161,12 +184,14 @@ handle_call({Mailbox, _PeerId}, _From, State) when Mailbox =:= attach_peer; Mail
 handle_call(Request, From, #state{cnode = Node, relayed = Relayed} = State) ->
     {noreply, State#state{relayed = gen_server:send_request({?MODULE, Node}, Request, From, Relayed)}}.
 
+%% @private
 %% @doc Forward a cast that was sent to the local name.
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
 handle_cast(Msg, #state{cnode = Node} = State) ->
     ok = gen_server:cast({?MODULE, Node}, Msg),
     {noreply, State}.
 
+%% @private
 %% @doc End when the C node has ended; log its lines; relay its answers; forward the rest.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
 handle_info({'DOWN', Monitor, process, _, Reason}, #state{monitor = Monitor, program = Program} = State) ->
@@ -186,6 +211,7 @@ handle_info(Info, #state{program = Program} = State) ->
         {exit_status, _} = Status -> {stop, Status, State#state{program = undefined}}
     end.
 
+%% @private
 %% @doc End the C program, and distribution if it was started here.
 -spec terminate(term(), #state{}) -> ok.
 terminate(_Reason, #state{program = Program, distribution = Distribution}) ->
@@ -214,7 +240,7 @@ start_cnode(undefined, Opts) ->
         {ok, Node, Program} ->
             case connect(Node) of
                 ok -> {ok, Node, Program};
-                Error -> macula_nat_cnode_port:stop(Program), Error
+                Error -> ok = macula_nat_cnode_port:stop(Program), Error
             end;
         Error ->
             Error

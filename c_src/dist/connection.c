@@ -3,6 +3,7 @@
 
 #include "dist/node.h"
 #include "dist/router.h"
+#include "term/bytes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,15 +17,11 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#define FRAME_HEAD   4 /* the length in front of each frame */
-#define PASS_THROUGH 112
-#define KEPT_CAPACITY                                                                 \
-    ((size_t)256 << 10)        /* output memory that a connection keeps between turns \
-                                */
-#define KEEPALIVE_DELAY  30    /* s */
+#define FRAME_HEAD 4 /* the length in front of each frame */
+/* Output memory that a connection keeps between turns. */
+#define KEPT_CAPACITY    ((size_t)256 << 10)
+#define KEEPALIVE_S      30
 #define UNACKED_LIMIT_MS 60000 /* a peer whose host is silent for so long is gone */
-
-static void begin_reading(struct connection *c);
 
 static struct connection *connection_new(struct node *node)
 {
@@ -69,21 +66,20 @@ void connection_close(struct connection *c, int level, const char *why)
     if (state == CONNECTION_CLOSED)
         return;
     c->state = CONNECTION_CLOSED;
-    /* A kind of its own for what is amiss: it must not fall to the line that said "connected". */
-    const char *kind = state != CONNECTION_UP ? "handshake"
-                       : level <= LOG_WARNING ? "connection lost"
-                                              : "connection";
-    if (why)
-        node_log(c->node, level, kind, connection_label(c), "%s %s: %s",
-                 state == CONNECTION_UP ? "connection ended with" : "no connection with",
+    if (why && state == CONNECTION_UP)
+        /* A kind of its own for what is amiss, so that no line before suppresses it. */
+        node_log(c->node, level, level <= LOG_WARNING ? "connection lost" : "connection", c->name,
+                 "connection ended with %s: %s", c->name, why);
+    else if (why && !c->outgoing)
+        node_log(c->node, level, "handshake", connection_label(c), "no connection with %s: %s",
                  connection_label(c), why);
     DL_DELETE(c->node->connections, c);
     if (c->flush_wanted)
         node_forget_flush(c->node, c);
     if (state == CONNECTION_UP)
         node_connection_down(c->node, c);
-    else if (c->outgoing)
-        node_connection_failed(c->node, c);
+    else if (c->outgoing && why)
+        node_connection_failed(c->node, c, level, why);
     uv_close((uv_handle_t *)&c->tcp, on_closed);
 }
 
@@ -97,10 +93,18 @@ static void close_with_errno(struct connection *c, int error)
 
 /* --- output --- */
 
+/* A connection that is being closed is not flushed any more, whoever still has a word to say. */
 static void want_flush(struct connection *c)
 {
-    if (!c->flush_wanted)
+    if (!c->flush_wanted && c->state != CONNECTION_CLOSED)
         node_want_flush(c->node, c);
+}
+
+void connection_doom(struct connection *c, const char *why)
+{
+    if (!c->doomed)
+        c->doomed = why;
+    want_flush(c);
 }
 
 size_t connection_pending(const struct connection *c)
@@ -110,10 +114,13 @@ size_t connection_pending(const struct connection *c)
 
 struct buffer *connection_open_frame(struct connection *c)
 {
-    static const uint8_t head[FRAME_HEAD + 1] = {0, 0, 0, 0, PASS_THROUGH};
+    static const uint8_t head[FRAME_HEAD + 1] = {0, 0, 0, 0, CONTROL_PASS_THROUGH};
 
     c->frame_start = buffer_size(&c->out);
     buffer_append(&c->out, head, sizeof head);
+    /* Nothing is copied for nobody. */
+    if (c->doomed)
+        c->out.overflow = true;
     return &c->out;
 }
 
@@ -131,19 +138,16 @@ void connection_close_frame(struct connection *c)
     size_t size = buffer_size(&c->out) - c->frame_start - FRAME_HEAD;
 
     if (c->out.overflow)
-        c->doomed = "no memory for its output";
+        connection_doom(c, "no memory for its output");
     if (c->doomed) {
         connection_drop_frame(c);
-        want_flush(c);
         return;
     }
-    uint8_t *head = buffer_data(&c->out) + c->frame_start;
-    for (int i = 0; i < FRAME_HEAD; i++)
-        head[i] = (uint8_t)(size >> (24 - 8 * i));
+    put_u32(buffer_data(&c->out) + c->frame_start, (uint32_t)size);
     c->node->counters.frames_out++;
     if (connection_pending(c) > OUTPUT_MAX) {
         c->node->counters.output_limit++;
-        c->doomed = "it does not read, and its output is over the limit";
+        connection_doom(c, "it does not read, and its output is over the limit");
     }
     want_flush(c);
 }
@@ -267,8 +271,7 @@ static size_t feed_handshake(struct connection *c, const uint8_t *data, size_t l
 
     queue_handshake_output(c);
     if (!c->outgoing && c->name[0] == '\0' && c->handshake->peer_name[0] != '\0') {
-        /* Named from here on for log lines; it counts as that node only when the handshake is done.
-         */
+        /* Named from here on for log lines; it is that node only when the handshake is done. */
         strcpy(c->name, c->handshake->peer_name);
     }
     if (result == 1) {
@@ -297,9 +300,9 @@ static size_t take_frames(struct connection *c, const uint8_t *data, size_t len)
 {
     size_t at = 0;
 
-    while (c->state == CONNECTION_UP && len - at >= FRAME_HEAD) {
+    while (c->state == CONNECTION_UP && !c->doomed && len - at >= FRAME_HEAD) {
         const uint8_t *p = data + at;
-        size_t size = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+        size_t size = get_u32(p);
         if (size > FRAME_MAX) {
             c->node->counters.frames_too_large++;
             connection_close(c, LOG_WARNING, "it sent a frame larger than 16 MiB");
@@ -307,7 +310,8 @@ static size_t take_frames(struct connection *c, const uint8_t *data, size_t len)
         }
         if (size == 0) {
             at += FRAME_HEAD;
-            if (uv_now(c->node->loop) - c->sent_at >= TICK_ANSWERED && connection_pending(c) == 0)
+            if (uv_now(c->node->loop) - c->sent_at >= TICK_ANSWERED_MS &&
+                connection_pending(c) == 0)
                 put_tick(c);
             continue;
         }
@@ -334,12 +338,9 @@ static size_t take_input(struct connection *c, const uint8_t *data, size_t len)
 /* How much more of the frame that has begun is still to come. */
 static size_t frame_rest(const struct buffer *in)
 {
-    const uint8_t *p = buffer_data(in);
-
     if (buffer_size(in) < FRAME_HEAD)
         return 0;
-    size_t size = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
-    return FRAME_HEAD + size - buffer_size(in);
+    return (size_t)get_u32(buffer_data(in)) + FRAME_HEAD - buffer_size(in);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
@@ -399,7 +400,7 @@ static void begin_reading(struct connection *c)
     int limit = UNACKED_LIMIT_MS;
 
     uv_tcp_nodelay(&c->tcp, 1);
-    uv_tcp_keepalive(&c->tcp, 1, KEEPALIVE_DELAY);
+    uv_tcp_keepalive(&c->tcp, 1, KEEPALIVE_S);
     if (uv_fileno((uv_handle_t *)&c->tcp, &fd) == 0)
         setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit, sizeof limit);
     c->state = CONNECTION_HANDSHAKE;
@@ -439,6 +440,29 @@ static int keep_spare_descriptor(const struct connection *c)
     return 0;
 }
 
+/*
+ * Ends the oldest client that has not proved who it is, if there are more than `allowed` of them:
+ * whoever only connects and says nothing must not keep out those who have something to say.
+ */
+static bool make_room(struct node *node, unsigned allowed)
+{
+    struct connection *c, *oldest = NULL;
+    unsigned count = 0;
+
+    DL_FOREACH (node->connections, c) {
+        if (c->state != CONNECTION_HANDSHAKE || c->outgoing)
+            continue;
+        count++;
+        if (!oldest)
+            oldest = c;
+    }
+    if (count <= allowed)
+        return false;
+    node->counters.handshakes_dropped++;
+    connection_close(oldest, LOG_WARNING, "too many others connect");
+    return true;
+}
+
 int connection_accept(struct node *node, uv_stream_t *listener)
 {
     struct connection *c = connection_new(node);
@@ -446,7 +470,8 @@ int connection_accept(struct node *node, uv_stream_t *listener)
     if (!c)
         return -ENOMEM;
     int error = uv_accept(listener, (uv_stream_t *)&c->tcp);
-    if (error == 0)
+    make_room(node, HALF_OPEN_MAX);
+    if (error == 0 && (error = keep_spare_descriptor(c)) != 0 && make_room(node, 0))
         error = keep_spare_descriptor(c);
     if (error == 0)
         error = handshake_accept(c->handshake, handshake_settings(node), judge_peer, c);
@@ -473,24 +498,23 @@ static void on_connected(uv_connect_t *connect, int status)
     begin_reading(c);
 }
 
-struct connection *connection_open(struct node *node, const char *name,
-                                   const struct sockaddr *address)
+int connection_open(struct node *node, const char *name, const struct sockaddr *address)
 {
     struct connection *c = connection_new(node);
 
     if (!c)
-        return NULL;
-    c->outgoing = true;
+        return -ENOMEM;
     snprintf(c->name, sizeof c->name, "%s", name);
     c->connect.data = c;
     int error = handshake_connect(c->handshake, handshake_settings(node), name);
     if (error == 0)
         error = uv_tcp_connect(&c->connect, &c->tcp, address, on_connected);
     if (error) {
-        close_with_errno(c, error);
-        return NULL;
+        connection_close(c, LOG_DEBUG, NULL); /* the caller says it */
+        return error;
     }
-    return c;
+    c->outgoing = true;
+    return 0;
 }
 
 void connection_check(struct connection *c)
@@ -498,9 +522,9 @@ void connection_check(struct connection *c)
     uint64_t now = uv_now(c->node->loop);
 
     if (c->state == CONNECTION_UP) {
-        if (now - c->sent_at >= TICK_SILENCE && connection_pending(c) == 0)
+        if (now - c->sent_at >= TICK_SILENCE_MS && connection_pending(c) == 0)
             put_tick(c);
-    } else if (now - c->opened_at >= SETUP_DEADLINE) {
+    } else if (now - c->opened_at >= SETUP_DEADLINE_MS) {
         c->node->counters.handshakes_late++;
         connection_close(c, LOG_WARNING, "the handshake took too long");
     }

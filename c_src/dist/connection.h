@@ -14,16 +14,19 @@
 #include "dist/handshake.h"
 #include "term/buffer.h"
 #include "term/cursor.h"
+#include "term/table.h"
 
-#include <uthash.h>
 #include <uv.h>
 
-#define FRAME_MAX      ((size_t)16 << 20) /* larger ones end the connection */
-#define OUTPUT_MAX     ((size_t)64 << 20) /* a peer that lets more than this pile up is cut off */
-#define READ_SIZE      ((size_t)64 << 10)
-#define TICK_SILENCE   15000 /* ms without output after which we send a tick */
-#define TICK_ANSWERED  500   /* ms: a tick is answered unless we sent something so recently */
-#define SETUP_DEADLINE 7000  /* ms for connect and handshake, as net_setuptime of OTP */
+#define FRAME_MAX         ((size_t)16 << 20) /* larger ones end the connection */
+#define OUTPUT_MAX        ((size_t)64 << 20) /* a peer that lets more pile up is cut off */
+#define OUTPUT_TOTAL_MAX  ((size_t)1 << 30)  /* of all peers: then the one with the most is */
+#define HOLDS_MAX         250000             /* so is one with more monitors and links */
+#define HALF_OPEN_MAX     1000               /* clients in their handshake */
+#define READ_SIZE         ((size_t)64 << 10)
+#define TICK_SILENCE_MS   15000 /* without output after which we send a tick */
+#define TICK_ANSWERED_MS  500   /* a tick is answered unless we sent something so recently */
+#define SETUP_DEADLINE_MS 7000  /* for connect and handshake, as net_setuptime of OTP */
 
 struct node;
 struct monitor;
@@ -56,6 +59,7 @@ struct connection {
     size_t frame_start;    /* of the frame that is open in `out` */
     bool flush_wanted;
     const char *doomed; /* why it ends with this turn, or NULL */
+    uint32_t holds;     /* monitors and links */
     uv_tcp_t tcp;
     uv_connect_t connect;
     uv_write_t write;
@@ -68,14 +72,20 @@ struct connection {
     UT_hash_handle hh; /* by name, while it is up */
 };
 
-/* Takes a client from the listener. Returns 0 or a negative errno, the connection then being
- * closed. */
+/* Takes a client from the listener. Returns 0, or a negative errno and the client is gone. */
 int connection_accept(struct node *node, uv_stream_t *listener);
-/* Starts to connect to `name` at `address`. NULL without memory; failures later go to
- * node_connection_failed. */
-struct connection *connection_open(struct node *node, const char *name,
-                                   const struct sockaddr *address);
-/* Ends it now, what is unsent included, and says why in the log (at `level`, NULL: silently). */
+/* Starts to connect to `name` at `address`. Returns 0, failures later going to
+ * node_connection_failed, or a negative errno, and nothing more is heard of it. */
+int connection_open(struct node *node, const char *name, const struct sockaddr *address);
+/*
+ * Ends it at the end of this turn, with a warning; nothing more is read or written. For whoever may
+ * be in the midst of something that an end at once would change under his feet.
+ */
+void connection_doom(struct connection *c, const char *why);
+/*
+ * Ends it now, what is unsent included, and says why in the log (at `level`, NULL: silently). The
+ * end of one that we opened and that never was up is the connector's to tell.
+ */
 void connection_close(struct connection *c, int level, const char *why);
 
 /*
@@ -92,7 +102,7 @@ void connection_drop_frame(struct connection *c);
 void connection_flush(struct connection *c);
 /* Ticks and the deadline of the handshake; called about once a second. */
 void connection_check(struct connection *c);
-/* Bytes not yet taken by the socket. */
+/* Returns the bytes not yet taken by the socket. */
 size_t connection_pending(const struct connection *c);
 
 #endif

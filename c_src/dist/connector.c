@@ -4,23 +4,24 @@
 #include "dist/node.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
 #include <utlist.h>
 
-#define FIRST_DELAY    100   /* ms until the first attempt anew */
-#define LAST_DELAY     10000 /* doubled up to this */
-#define LOOKUP_TIMEOUT 5000  /* ms for the other host's EPMD */
+#define FIRST_DELAY_MS    100   /* until the first attempt anew */
+#define LAST_DELAY_MS     10000 /* doubled up to this */
+#define LOOKUP_TIMEOUT_MS 5000  /* for the other host's EPMD */
 
 struct connector {
     struct node *node;
     char name[NODE_NAME_MAX + 1];
     char alive[NODE_NAME_MAX + 1];
     const char *host; /* in `name` */
-    uint64_t delay;
-    bool busy; /* looking up or connecting */
-    bool failed_before;
+    uint64_t delay_ms;
+    bool busy;             /* looking up or connecting */
+    char last_failure[80]; /* since it was connected, or "" */
     uv_timer_t timer;
     struct connector *next;
 };
@@ -45,16 +46,19 @@ static void on_timer(uv_timer_t *timer)
 static void attempt_later(struct connector *c)
 {
     c->busy = false;
-    uv_timer_start(&c->timer, on_timer, c->delay, 0);
-    c->delay = c->delay * 2 > LAST_DELAY ? LAST_DELAY : c->delay * 2;
+    uv_timer_start(&c->timer, on_timer, c->delay_ms, 0);
+    c->delay_ms = c->delay_ms * 2 > LAST_DELAY_MS ? LAST_DELAY_MS : c->delay_ms * 2;
 }
 
-/* The first failure of a row is worth a line; the attempts that follow are not. */
-static void note_failure(struct connector *c, const char *why)
+/* A failure is worth a line when it differs from the last; each reason is a kind of its own. */
+static void note_failure(struct connector *c, int level, const char *why)
 {
-    node_log(c->node, c->failed_before ? LOG_DEBUG : LOG_WARNING, "connect", c->name,
-             "%s cannot be reached: %s", c->name, why);
-    c->failed_before = true;
+    char reason[sizeof c->last_failure];
+
+    snprintf(reason, sizeof reason, "%s", why);
+    node_log(c->node, strcmp(reason, c->last_failure) == 0 ? LOG_DEBUG : level, reason, c->name,
+             "no connection with %s: %s", c->name, why);
+    memcpy(c->last_failure, reason, sizeof reason);
     attempt_later(c);
 }
 
@@ -67,11 +71,12 @@ static void on_found(void *ctx, int status, const struct sockaddr_in *address, u
         return;
     }
     if (status != 0)
-        note_failure(c, status == -ENOENT ? "EPMD does not know the name" : uv_strerror(status));
+        note_failure(c, LOG_WARNING,
+                     status == -ENOENT ? "EPMD does not know the name" : uv_strerror(status));
     else if (highest < 6)
-        note_failure(c, "it is older than OTP 23");
-    else if (!connection_open(c->node, c->name, (const struct sockaddr *)address))
-        attempt_later(c);
+        note_failure(c, LOG_WARNING, "it is older than OTP 23");
+    else if ((status = connection_open(c->node, c->name, (const struct sockaddr *)address)) != 0)
+        note_failure(c, LOG_WARNING, uv_strerror(status));
 }
 
 static void attempt(struct connector *c)
@@ -79,9 +84,9 @@ static void attempt(struct connector *c)
     if (c->busy || node_find(c->node, slice_of(c->name)))
         return;
     c->busy = true;
-    int error = epmd_lookup(&c->node->epmd, c->alive, c->host, LOOKUP_TIMEOUT, on_found, c);
+    int error = epmd_lookup(&c->node->epmd, c->alive, c->host, LOOKUP_TIMEOUT_MS, on_found, c);
     if (error)
-        note_failure(c, uv_strerror(error));
+        note_failure(c, LOG_WARNING, uv_strerror(error));
 }
 
 int connector_add(struct connector **list, struct node *node, const char *name)
@@ -96,7 +101,7 @@ int connector_add(struct connector **list, struct node *node, const char *name)
     memcpy(c->alive, c->name, strcspn(c->name, "@"));
     c->host = c->name + strcspn(c->name, "@");
     c->host += *c->host == '@';
-    c->delay = FIRST_DELAY;
+    c->delay_ms = FIRST_DELAY_MS;
     uv_timer_init(node->loop, &c->timer);
     c->timer.data = c;
     LL_APPEND(*list, c);
@@ -118,8 +123,8 @@ void connector_note_up(struct connector *list, const char *name)
     if (!c)
         return;
     c->busy = false;
-    c->failed_before = false;
-    c->delay = FIRST_DELAY;
+    c->last_failure[0] = '\0';
+    c->delay_ms = FIRST_DELAY_MS;
     uv_timer_stop(&c->timer);
 }
 
@@ -129,6 +134,14 @@ void connector_note_down(struct connector *list, const char *name)
 
     if (c && !node_find(c->node, slice_of(name)))
         attempt_later(c);
+}
+
+void connector_note_failed(struct connector *list, const char *name, int level, const char *why)
+{
+    struct connector *c = find(list, name);
+
+    if (c && !node_find(c->node, slice_of(name)))
+        note_failure(c, level, why);
 }
 
 static void on_closed(uv_handle_t *handle)

@@ -14,8 +14,16 @@ struct connector;
 int connector_add(struct connector **list, struct node *node, const char *name);
 /* Begins, once this node has its own name. */
 void connector_start_all(struct connector *list);
+/* The node `name`, in the list or not, is connected, by whichever side: stops trying. */
 void connector_note_up(struct connector *list, const char *name);
+/* It was connected and is no more: begins again. */
 void connector_note_down(struct connector *list, const char *name);
+/*
+ * A connection to it did not come up: begins again, later than the last time. `why` is
+ * logged at `level` unless the attempt before failed for the same reason.
+ */
+void connector_note_failed(struct connector *list, const char *name, int level, const char *why);
+/* Forgets all; the memory goes back while the loop runs on. */
 void connector_free_all(struct connector **list);
 
 #endif

@@ -8,8 +8,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define PASS_THROUGH 112
-
 /* The forms with a trace token, and the plain ones that they stand for. */
 static const struct {
     uint8_t traced;
@@ -117,6 +115,17 @@ static int split_term(struct slice *rest, struct slice *term)
     return 0;
 }
 
+/* The operation; one with a trace token (*traced) as the one without. */
+static int64_t plain_op(int64_t op, bool *traced)
+{
+    *traced = true;
+    for (size_t i = 0; i < sizeof traced_ops / sizeof traced_ops[0]; i++)
+        if (op == traced_ops[i].traced)
+            return traced_ops[i].plain;
+    *traced = false;
+    return op;
+}
+
 int control_parse(struct control *control, struct slice frame)
 {
     struct slice tuple;
@@ -124,7 +133,7 @@ int control_parse(struct control *control, struct slice frame)
     int arity;
 
     memset(control, 0, sizeof *control);
-    if (frame.len == 0 || frame.data[0] != PASS_THROUGH)
+    if (frame.len == 0 || frame.data[0] != CONTROL_PASS_THROUGH)
         return -EBADMSG;
     frame.data++;
     frame.len--;
@@ -139,13 +148,8 @@ int control_parse(struct control *control, struct slice frame)
     struct cursor c = cursor_of(tuple);
     if (!cursor_any_tuple(&c, &arity) || arity < 1 || !cursor_int(&c, &op))
         return -EBADMSG;
-    bool traced = false;
-    for (size_t i = 0; i < sizeof traced_ops / sizeof traced_ops[0]; i++)
-        if (op == traced_ops[i].traced) {
-            op = traced_ops[i].plain;
-            traced = true;
-            break;
-        }
+    bool traced;
+    op = plain_op(op, &traced);
     if (op < 0 || op > UINT8_MAX)
         return -ENOTSUP;
     control->op = (enum control_op)op;

@@ -12,6 +12,8 @@
 #include "term/buffer.h"
 #include "term/cursor.h"
 
+#define CONTROL_PASS_THROUGH 112 /* the first byte of every frame but a tick */
+
 enum control_op {
     CONTROL_LINK = 1,
     CONTROL_SEND = 2,
@@ -59,7 +61,7 @@ struct control {
 /*
  * Reads a frame (pass-through byte, control tuple, message), all of which must be there and nothing
  * else. Returns 0; -EBADMSG for what is no such frame; -E2BIG for terms too deep; -ENOTSUP for a
- * well-formed control message that a node with our flags is not sent.
+ * well-formed control message that a node with our flags is not sent; -ENOMEM as term_check.
  */
 int control_parse(struct control *control, struct slice frame);
 

@@ -33,11 +33,22 @@
 #define DIST_FLAG_ALIAS               (UINT64_C(0x8) << 32)
 
 /* What OTP 25 requires of a peer. MANDATORY_25_DIGEST stands for all of them. */
-#define DIST_FLAGS_MANDATORY                                                                    \
-    (DIST_FLAG_EXTENDED_REFERENCES | DIST_FLAG_FUN_TAGS | DIST_FLAG_NEW_FUN_TAGS |              \
-     DIST_FLAG_EXTENDED_PIDS_PORTS | DIST_FLAG_EXPORT_PTR_TAG | DIST_FLAG_BIT_BINARIES |        \
-     DIST_FLAG_NEW_FLOATS | DIST_FLAG_UTF8_ATOMS | DIST_FLAG_MAP_TAG | DIST_FLAG_BIG_CREATION | \
-     DIST_FLAG_HANDSHAKE_23)
+/* clang-format off */
+#define DIST_MANDATORY(X)  \
+    X(EXTENDED_REFERENCES) \
+    X(FUN_TAGS)            \
+    X(NEW_FUN_TAGS)        \
+    X(EXTENDED_PIDS_PORTS) \
+    X(EXPORT_PTR_TAG)      \
+    X(BIT_BINARIES)        \
+    X(NEW_FLOATS)          \
+    X(UTF8_ATOMS)          \
+    X(MAP_TAG)             \
+    X(BIG_CREATION)        \
+    X(HANDSHAKE_23)
+/* clang-format on */
+#define DIST_OR(name)        | DIST_FLAG_##name
+#define DIST_FLAGS_MANDATORY (UINT64_C(0) DIST_MANDATORY(DIST_OR))
 
 /*
  * What we send. No PUBLISHED: that makes the node hidden. No DIST_HDR_ATOM_CACHE, FRAGMENTS,

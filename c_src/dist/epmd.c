@@ -16,8 +16,7 @@
 #define BACK_OFF_MAX_MS  3200
 #define REPUBLISH_TRY_MS 4000
 
-/* One question to an EPMD, with a deadline. A publication's connection stays open after the answer.
- */
+/* One question to an EPMD, with a deadline. A publication's connection stays open after it. */
 struct epmd_exchange {
     struct epmd *epmd; /* NULL once nobody wants the outcome */
     uv_tcp_t tcp;
@@ -33,8 +32,8 @@ struct epmd_exchange {
     size_t answer_len;
     bool is_answered, is_closing;
     void (*on_read)(struct epmd_exchange *ex);
-    void (*on_end)(struct epmd_exchange *ex,
-                   int status); /* after exchange_close; `ex` is still there */
+    /* After exchange_close; `ex` is still there. */
+    void (*on_end)(struct epmd_exchange *ex, int status);
     epmd_lookup_cb cb;
     void *ctx;
     struct epmd_exchange *prev, *next; /* epmd->lookups */

@@ -60,30 +60,31 @@ struct epmd {
 };
 
 /*
- * Prepare; reads ERL_EPMD_PORT. Returns 0, -EINVAL if ERL_EPMD_PORT is not a port, -ENOMEM.
+ * Prepares; reads ERL_EPMD_PORT. Returns 0, -EINVAL if ERL_EPMD_PORT is not a port, -ENOMEM.
  */
 int epmd_init(struct epmd *epmd, uv_loop_t *loop, epmd_event_cb on_event, void *ctx);
 
 /*
- * Publish `name` (the part before the '@') as a hidden node that listens at `port`. EPMD is started
- * if it does not answer. Reports EPMD_PUBLISHED, or EPMD_FAILED with -EADDRINUSE (still taken after
- * 2 s), -ECONNREFUSED (cannot be started, or does not come up within 4 s), -ETIMEDOUT (does not
- * answer within 4 s) or -EPROTO. To be called once. Returns 0, -EINVAL for a bad name, -ENOMEM.
+ * Publishes `name` (the part before the '@') as a hidden node that listens at `port`. EPMD is
+ * started if it does not answer. Reports EPMD_PUBLISHED, or EPMD_FAILED with -EADDRINUSE (still
+ * taken after 2 s), -ECONNREFUSED (cannot be started, or does not come up within 4 s), -ETIMEDOUT
+ * (does not answer within 4 s) or -EPROTO. To be called once. Returns 0, -EINVAL for a bad name,
+ * -ENOMEM.
  */
 int epmd_publish(struct epmd *epmd, const char *name, uint16_t port);
 
-/* The creation that the first publication brought; kept for the life of the node. 0 before. */
+/* Returns the creation that the first publication brought, for the life of the node. 0 before. */
 uint32_t epmd_creation(const struct epmd *epmd);
 
 /*
- * Ask the EPMD of `host` (a name or an IPv4 address) where node `name` (the part before the '@')
+ * Asks the EPMD of `host` (a name or an IPv4 address) where node `name` (the part before the '@')
  * listens. `cb` is called once, never from within this call, at the latest after `timeout_ms`; it
  * is not called after epmd_free. Returns 0, -EINVAL for a bad name, -ENOMEM, or what libuv says.
  */
 int epmd_lookup(struct epmd *epmd, const char *name, const char *host, uint64_t timeout_ms,
                 epmd_lookup_cb cb, void *ctx);
 
-/* Free the name and forget all lookups. No callback is called any more. */
+/* Frees the name and forgets all lookups. No callback is called any more. */
 void epmd_free(struct epmd *epmd);
 
 #endif

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "dist/epmd_wire.h"
 
+#include "term/bytes.h"
+
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define ALIVE2_REQ       120
@@ -15,39 +18,25 @@
 #define PROTOCOL_TCP_IPV4 0
 #define VERSION           6
 
-static size_t put(uint8_t *to, size_t at, uint32_t value, size_t size)
-{
-    while (size-- > 0)
-        to[at++] = (uint8_t)(value >> (8 * size));
-    return at;
-}
-
-static uint32_t get(const uint8_t *from, size_t size)
-{
-    uint32_t value = 0;
-
-    for (size_t i = 0; i < size; i++)
-        value = value << 8 | from[i];
-    return value;
-}
-
 int epmd_encode_alive2(uint8_t request[EPMD_REQUEST_MAX], const char *name, uint16_t port)
 {
-    size_t name_len = strlen(name), at = 2;
+    size_t name_len = strlen(name);
 
     if (name_len == 0 || name_len > NAME_MAX_LEN)
         return -EINVAL;
-    at = put(request, at, ALIVE2_REQ, 1);
-    at = put(request, at, port, 2);
-    at = put(request, at, HIDDEN_NODE, 1);
-    at = put(request, at, PROTOCOL_TCP_IPV4, 1);
-    at = put(request, at, VERSION, 2);
-    at = put(request, at, VERSION, 2);
-    at = put(request, at, (uint32_t)name_len, 2);
-    memcpy(request + at, name, name_len);
-    at = put(request, at + name_len, 0, 2);
-    put(request, 0, (uint32_t)at - 2, 2);
-    return (int)at;
+    /* length:2, x, port:2, node type, protocol, highest:2, lowest:2, name, extra, each with its
+     * length:2 in front */
+    put_u16(request, (uint16_t)(name_len + 13));
+    request[2] = ALIVE2_REQ;
+    put_u16(request + 3, port);
+    request[5] = HIDDEN_NODE;
+    request[6] = PROTOCOL_TCP_IPV4;
+    put_u16(request + 7, VERSION);
+    put_u16(request + 9, VERSION);
+    put_u16(request + 11, (uint16_t)name_len);
+    memcpy(request + 13, name, name_len);
+    put_u16(request + 13 + name_len, 0);
+    return (int)name_len + 15;
 }
 
 int epmd_encode_port_please2(uint8_t request[EPMD_REQUEST_MAX], const char *name)
@@ -56,8 +45,8 @@ int epmd_encode_port_please2(uint8_t request[EPMD_REQUEST_MAX], const char *name
 
     if (name_len == 0 || name_len > NAME_MAX_LEN)
         return -EINVAL;
-    put(request, 0, (uint32_t)name_len + 1, 2);
-    put(request, 2, PORT_PLEASE2_REQ, 1);
+    put_u16(request, (uint16_t)(name_len + 1));
+    request[2] = PORT_PLEASE2_REQ;
     memcpy(request + 3, name, name_len);
     return (int)name_len + 3;
 }
@@ -68,10 +57,10 @@ int epmd_parse_alive2_response(const uint8_t *answer, size_t len, uint32_t *crea
         return -EPROTO;
     if (len > 1 && answer[1] != 0)
         return -EADDRINUSE;
-    size_t size = len > 0 && answer[0] == ALIVE2_RESP ? 2 : 4;
-    if (len < 2 + size)
+    bool is_old = len > 0 && answer[0] == ALIVE2_RESP;
+    if (len < (is_old ? 4 : 6))
         return 0;
-    *creation = get(answer + 2, size);
+    *creation = is_old ? get_u16(answer + 2) : get_u32(answer + 2);
     return 1;
 }
 
@@ -84,7 +73,7 @@ int epmd_parse_port2_response(const uint8_t *answer, size_t len, uint16_t *port,
     /* w, result, port:2, node type, protocol, highest:2, lowest:2, ... */
     if (len < 10)
         return 0;
-    *port = (uint16_t)get(answer + 2, 2);
-    *highest = (uint16_t)get(answer + 6, 2);
+    *port = get_u16(answer + 2);
+    *highest = get_u16(answer + 6);
     return *port == 0 ? -EPROTO : 1;
 }

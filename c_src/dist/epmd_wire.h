@@ -14,24 +14,25 @@
 #define EPMD_ANSWER_MAX  12  /* as much of an answer as is ever looked at */
 
 /*
- * ALIVE2_REQ for a hidden node with handshake version 6 that listens at `port`. `name` is the part
- * before the '@'. Returns the length, or -EINVAL if the name is empty or longer than 255 bytes.
+ * Writes ALIVE2_REQ for a hidden node with handshake version 6 that listens at `port`. `name` is
+ * the part before the '@'. Returns the length, or -EINVAL if the name is empty or longer than 255
+ * bytes.
  */
 int epmd_encode_alive2(uint8_t request[EPMD_REQUEST_MAX], const char *name, uint16_t port);
 
-/* PORT_PLEASE2_REQ. Returns as above. */
+/* Writes PORT_PLEASE2_REQ. Returns as above. */
 int epmd_encode_port_please2(uint8_t request[EPMD_REQUEST_MAX], const char *name);
 
 /*
- * ALIVE2_X_RESP, or ALIVE2_RESP of an EPMD older than OTP 23. Returns 0 if more is wanted, 1 with
- * *creation, -EADDRINUSE if EPMD refused the name, -EPROTO for anything else.
+ * Reads ALIVE2_X_RESP, or ALIVE2_RESP of an EPMD older than OTP 23. Returns 0 if more is wanted, 1
+ * with *creation, -EADDRINUSE if EPMD refused the name, -EPROTO for anything else.
  */
 int epmd_parse_alive2_response(const uint8_t *answer, size_t len, uint32_t *creation);
 
 /*
- * PORT2_RESP. What follows the versions is not of interest. Returns 0 if more is wanted, 1 with
- * *port and *highest (the highest handshake version), -ENOENT if there is no such name, -EPROTO for
- * anything else.
+ * Reads PORT2_RESP. What follows the versions is not of interest. Returns 0 if more is wanted, 1
+ * with *port and *highest (the highest handshake version), -ENOENT if there is no such name,
+ * -EPROTO for anything else.
  */
 int epmd_parse_port2_response(const uint8_t *answer, size_t len, uint16_t *port, uint16_t *highest);
 

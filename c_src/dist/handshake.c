@@ -9,6 +9,7 @@
 
 #include "dist/dist_flags.h"
 #include "dist/node_name.h"
+#include "term/bytes.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -44,18 +45,10 @@ struct reader {
 static const struct {
     uint64_t flag;
     const char *name;
-} flag_names[] = {
-    {DIST_FLAG_EXTENDED_REFERENCES, "EXTENDED_REFERENCES"},
-    {DIST_FLAG_FUN_TAGS, "FUN_TAGS"},
-    {DIST_FLAG_NEW_FUN_TAGS, "NEW_FUN_TAGS"},
-    {DIST_FLAG_EXTENDED_PIDS_PORTS, "EXTENDED_PIDS_PORTS"},
-    {DIST_FLAG_EXPORT_PTR_TAG, "EXPORT_PTR_TAG"},
-    {DIST_FLAG_BIT_BINARIES, "BIT_BINARIES"},
-    {DIST_FLAG_NEW_FLOATS, "NEW_FLOATS"},
-    {DIST_FLAG_UTF8_ATOMS, "UTF8_ATOMS"},
-    {DIST_FLAG_MAP_TAG, "MAP_TAG"},
-    {DIST_FLAG_BIG_CREATION, "BIG_CREATION"},
-    {DIST_FLAG_HANDSHAKE_23, "HANDSHAKE_23"},
+} mandatory[] = {
+#define FLAG(name) {DIST_FLAG_##name, #name},
+    DIST_MANDATORY(FLAG)
+#undef FLAG
 };
 
 __attribute__((format(printf, 3, 4))) static int fail(struct handshake *hs, int error,
@@ -68,21 +61,6 @@ __attribute__((format(printf, 3, 4))) static int fail(struct handshake *hs, int 
     va_end(args);
     hs->state = FAILED;
     return error;
-}
-
-static uint64_t read_uint(struct reader *r, size_t size)
-{
-    uint64_t value = 0;
-
-    if (r->left < size) {
-        r->bad = true;
-        return 0;
-    }
-    for (size_t i = 0; i < size; i++)
-        value = value << 8 | r->at[i];
-    r->at += size;
-    r->left -= size;
-    return value;
 }
 
 /* Take `size` bytes; NULL if there are not as many. */
@@ -99,6 +77,17 @@ static const uint8_t *read_bytes(struct reader *r, size_t size)
     return bytes;
 }
 
+/* An integer of up to 8 bytes. */
+static uint64_t read_uint(struct reader *r, size_t size)
+{
+    const uint8_t *bytes = read_bytes(r, size);
+    uint8_t all[8] = {0};
+
+    if (bytes)
+        memcpy(all + sizeof all - size, bytes, size);
+    return get_u64(all);
+}
+
 /* HANDSHAKE_OUT_MAX covers all that one handshake ever writes, so `out` is not reused. */
 static void put_bytes(struct handshake *hs, const void *bytes, size_t len)
 {
@@ -108,8 +97,10 @@ static void put_bytes(struct handshake *hs, const void *bytes, size_t len)
 
 static void put_uint(struct handshake *hs, uint64_t value, size_t size)
 {
-    while (size-- > 0)
-        hs->out[hs->out_len++] = (uint8_t)(value >> (8 * size));
+    uint8_t all[8];
+
+    put_u64(all, value);
+    put_bytes(hs, all + sizeof all - size, size);
 }
 
 static void put_status(struct handshake *hs, const char *status)
@@ -179,9 +170,9 @@ static int check_flags(struct handshake *hs, uint64_t flags)
     if (flags & DIST_FLAG_MANDATORY_25_DIGEST)
         flags |= DIST_FLAGS_MANDATORY;
     hs->peer_flags = flags;
-    for (size_t i = 0; i < sizeof flag_names / sizeof flag_names[0]; i++)
-        if (!(flags & flag_names[i].flag))
-            return fail(hs, -EPROTONOSUPPORT, "peer lacks %s", flag_names[i].name);
+    for (size_t i = 0; i < sizeof mandatory / sizeof mandatory[0]; i++)
+        if (!(flags & mandatory[i].flag))
+            return fail(hs, -EPROTONOSUPPORT, "peer lacks %s", mandatory[i].name);
     return 0;
 }
 
@@ -455,7 +446,7 @@ static int bytes_missing(struct handshake *hs, size_t *missing)
         *missing = 2 - hs->in_len;
         return 0;
     }
-    size_t len = (size_t)hs->in[0] << 8 | hs->in[1];
+    size_t len = get_u16(hs->in);
     if (len == 0)
         return fail(hs, -EPROTO, "empty message instead of %s", wanted[hs->state].what);
     if (hs->in_len > 2 &&
@@ -488,8 +479,7 @@ int handshake_feed(struct handshake *hs, const uint8_t *bytes, size_t len, size_
         }
         if (*used == len)
             return 0;
-        /* Up to the tag byte by byte, so that a wrong message is refused before it is waited for.
-         */
+        /* Up to the tag byte by byte: a wrong message is refused before it is waited for. */
         size_t n = hs->in_len <= 2 ? 1 : missing < len - *used ? missing : len - *used;
         memcpy(hs->in + hs->in_len, bytes + *used, n);
         hs->in_len += n;

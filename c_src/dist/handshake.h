@@ -22,10 +22,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define HANDSHAKE_IN_MAX \
-    512 /* bytes of one message: a name, and room for what a newer peer may append */
-#define HANDSHAKE_OUT_MAX \
-    640 /* all that is ever written: a status and a challenge, both with a name, and an ack */
+/* Bytes of one message: a name, and room for what a newer peer may append. */
+#define HANDSHAKE_IN_MAX 512
+/* All that is ever written: a status and a challenge, both with a name, and an ack. */
+#define HANDSHAKE_OUT_MAX 640
 
 struct handshake_config {
     const char *node_name; /* name@host, 0-terminated */
@@ -37,11 +37,11 @@ struct handshake_config {
 
 /* What the caller says about a peer that wants in. */
 enum handshake_verdict {
-    HANDSHAKE_OK,              /* nobody of that name: go on */
-    HANDSHAKE_OK_SIMULTANEOUS, /* we are connecting to it too: go on here, the caller drops its own
-                                  attempt */
-    HANDSHAKE_NOK,             /* we are connecting to it too: its attempt ends, ours goes on */
-    HANDSHAKE_ALIVE,           /* already connected: go on if the peer insists */
+    HANDSHAKE_OK, /* nobody of that name: go on */
+    /* We are connecting to it too: go on here, the caller drops its own attempt. */
+    HANDSHAKE_OK_SIMULTANEOUS,
+    HANDSHAKE_NOK,   /* we are connecting to it too: its attempt ends, ours goes on */
+    HANDSHAKE_ALIVE, /* already connected: go on if the peer insists */
     HANDSHAKE_NOT_ALLOWED,
 };
 
@@ -53,8 +53,8 @@ struct handshake {
     uint64_t peer_flags; /* MANDATORY_25_DIGEST expanded to the flags that it stands for */
     uint32_t peer_creation;
     bool peer_named; /* the peer had no name: we gave it peer_name and peer_creation */
-    enum handshake_verdict
-        verdict;     /* the caller's; ALIVE: close the old connection before the ack goes out */
+    /* The caller's; ALIVE: close the old connection before the ack goes out. */
+    enum handshake_verdict verdict;
     char error[160]; /* why feed failed, printable ASCII */
 
     /* Private. */
@@ -70,7 +70,7 @@ struct handshake {
 };
 
 /*
- * Start on the accepting side: the peer speaks first. `ask` is called once, from handshake_feed,
+ * Starts on the accepting side: the peer speaks first. `ask` is called once, from handshake_feed,
  * with the peer's name; it must not touch the handshake. Returns 0, or -EINVAL for a config with a
  * bad node name.
  */
@@ -78,14 +78,14 @@ int handshake_accept(struct handshake *hs, const struct handshake_config *config
                      handshake_verdict_cb ask, void *ctx);
 
 /*
- * Start on the connecting side: queues our name. The node that answers must be `peer_name`
+ * Starts on the connecting side: queues our name. The node that answers must be `peer_name`
  * (copied). Returns 0, or -EINVAL for a bad node name here or there.
  */
 int handshake_connect(struct handshake *hs, const struct handshake_config *config,
                       const char *peer_name);
 
 /*
- * Take bytes that the peer sent; *used says how many were taken. Returns 0: all taken, more is
+ * Takes bytes that the peer sent; *used says how many were taken. Returns 0: all taken, more is
  * wanted; 1: done, the bytes after *used belong to the first frames; or an error, with a reason in
  * hs->error, and the connection is to be closed: -EPROTO malformed or unexpected message, -EMSGSIZE
  * message too large, -EACCES wrong cookie, -EPROTONOSUPPORT the peer lacks what we need, -EPERM
@@ -96,15 +96,15 @@ int handshake_connect(struct handshake *hs, const struct handshake_config *confi
 int handshake_feed(struct handshake *hs, const uint8_t *bytes, size_t len, size_t *used);
 
 /*
- * Hand out the bytes to be written now; *len is 0 if there are none. They count as taken. The
+ * Hands out the bytes to be written now; *len is 0 if there are none. They count as taken. The
  * pointer is good as long as the handshake.
  */
 const uint8_t *handshake_output(struct handshake *hs, size_t *len);
 
 /*
- * The verdict on a node that connects to us while our own attempt to it is pending: the attempt of
- * the node with the greater name wins, so that both sides keep the same one (dist_util: MyNode >
- * Node is nok).
+ * Returns the verdict on a node that connects to us while our own attempt to it is pending: the
+ * attempt of the node with the greater name wins, so that both sides keep the same one (dist_util:
+ * MyNode > Node is nok).
  */
 enum handshake_verdict handshake_simultaneous(const char *our_name, const char *peer_name);
 

@@ -5,27 +5,25 @@
 #include "dist/dist_flags.h"
 
 #include <errno.h>
-#include <stdarg.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
 #include <utlist.h>
 
-#define LISTEN_BACKLOG 512
-#define GOODBYE_LIMIT  2000 /* ms that node_stop waits for output to be taken */
-#define GOODBYE_LOOK   10   /* ms between looks at what is left */
+#define LISTEN_BACKLOG   512
+#define GOODBYE_LIMIT_MS 2000 /* that node_stop waits for output to be taken */
+#define GOODBYE_LOOK_MS  10   /* between looks at what is left */
 
 void node_log(struct node *node, int level, const char *kind, const char *peer, const char *format,
               ...)
 {
-    char text[512];
     va_list arguments;
 
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    node->hooks.log(node->hooks.ctx, level, kind, peer, format, arguments);
     va_end(arguments);
-    node->hooks.log(node->hooks.ctx, level, kind, peer, text);
 }
 
 uint32_t node_creation(const struct node *node)
@@ -87,6 +85,23 @@ static void on_end_of_turn(uv_prepare_t *prepare)
     flush_all(node);
 }
 
+/* The limit of each connection does not bound the sum of many. */
+static void check_output(struct node *node)
+{
+    struct connection *c, *largest = NULL;
+    size_t total = 0;
+
+    DL_FOREACH (node->connections, c) {
+        total += connection_pending(c);
+        if (!largest || connection_pending(c) > connection_pending(largest))
+            largest = c;
+    }
+    if (total <= OUTPUT_TOTAL_MAX)
+        return;
+    node->counters.output_limit++;
+    connection_doom(largest, "all output together is over the limit, and it has the most");
+}
+
 static void on_second(uv_timer_t *timer)
 {
     struct node *node = timer->data;
@@ -94,6 +109,7 @@ static void on_second(uv_timer_t *timer)
 
     DL_FOREACH_SAFE (node->connections, c, next)
         connection_check(c);
+    check_output(node);
 }
 
 /* --- connections --- */
@@ -101,6 +117,10 @@ static void on_second(uv_timer_t *timer)
 void node_connection_up(struct node *node, struct connection *c)
 {
     HASH_ADD_STR(node->by_name, name, c);
+    if (!table_has(c->hh)) {
+        connection_close(c, LOG_ERR, "no memory for its name");
+        return;
+    }
     node_log(node, LOG_INFO, "connected", c->name, "connected to %s", c->name);
     connector_note_up(node->connectors, c->name);
     node->hooks.up(node->hooks.ctx, c);
@@ -108,15 +128,16 @@ void node_connection_up(struct node *node, struct connection *c)
 
 void node_connection_down(struct node *node, struct connection *c)
 {
-    HASH_DEL(node->by_name, c);
+    if (table_has(c->hh))
+        HASH_DEL(node->by_name, c);
     process_forget_connection(c);
     node->hooks.down(node->hooks.ctx, c);
     connector_note_down(node->connectors, c->name);
 }
 
-void node_connection_failed(struct node *node, struct connection *c)
+void node_connection_failed(struct node *node, struct connection *c, int level, const char *why)
 {
-    connector_note_down(node->connectors, c->name);
+    connector_note_failed(node->connectors, c->name, level, why);
 }
 
 int node_connect(struct node *node, const char *name)
@@ -174,21 +195,25 @@ int node_init(struct node *node, const struct node_config *config)
                                                  : sizeof(struct sockaddr_in));
     node->cookie = slice_copy(config->cookie);
     node->scratch = malloc(READ_SIZE);
-    if (!node->cookie || !node->scratch) {
-        node_free(node);
-        return -ENOMEM;
-    }
-    int error = epmd_init(&node->epmd, node->loop, on_epmd_event, node);
-    if (error) {
-        node_free(node);
-        return error;
-    }
     node->handshake = (struct handshake_config){
         .node_name = node->name,
         .flags = DIST_FLAGS_OURS,
         .cookie = node->cookie,
         .cookie_len = config->cookie.len,
     };
+    int error = -ENOMEM;
+    if (node->cookie && node->scratch)
+        error = epmd_init(&node->epmd, node->loop, on_epmd_event, node);
+    if (error) {
+        node_free(node);
+        return error;
+    }
+    /* None of these can fail. */
+    uv_tcp_init(node->loop, &node->listener);
+    uv_prepare_init(node->loop, &node->end_of_turn);
+    uv_timer_init(node->loop, &node->second);
+    uv_timer_init(node->loop, &node->goodbye);
+    node->listener.data = node->end_of_turn.data = node->second.data = node->goodbye.data = node;
     return 0;
 }
 
@@ -198,8 +223,6 @@ static int open_listener(struct node *node)
     int len = sizeof address;
     int error;
 
-    uv_tcp_init(node->loop, &node->listener);
-    node->listener.data = node;
     if ((error = uv_tcp_bind(&node->listener, (struct sockaddr *)&node->listen, 0)) != 0 ||
         (error = uv_listen((uv_stream_t *)&node->listener, LISTEN_BACKLOG, on_client)) != 0 ||
         (error = uv_tcp_getsockname(&node->listener, (struct sockaddr *)&address, &len)) != 0)
@@ -211,15 +234,8 @@ static int open_listener(struct node *node)
 
 int node_start(struct node *node)
 {
-    uv_prepare_init(node->loop, &node->end_of_turn);
-    node->end_of_turn.data = node;
     uv_prepare_start(&node->end_of_turn, on_end_of_turn);
-    uv_timer_init(node->loop, &node->second);
-    node->second.data = node;
     uv_timer_start(&node->second, on_second, 1000, 1000);
-    uv_timer_init(node->loop, &node->goodbye);
-    node->goodbye.data = node;
-
     int error = open_listener(node);
     if (error)
         return error;
@@ -245,7 +261,7 @@ static void on_goodbye(uv_timer_t *timer)
     flush_all(node);
     DL_FOREACH (node->connections, c)
         pending += connection_pending(c);
-    if (pending == 0 || uv_now(node->loop) - node->stopped_at >= GOODBYE_LIMIT)
+    if (pending == 0 || uv_now(node->loop) - node->stopped_at >= GOODBYE_LIMIT_MS)
         close_all(node);
 }
 
@@ -259,11 +275,13 @@ void node_stop(struct node *node)
     epmd_free(&node->epmd);
     uv_close((uv_handle_t *)&node->listener, NULL);
     uv_close((uv_handle_t *)&node->second, NULL);
-    uv_timer_start(&node->goodbye, on_goodbye, 0, GOODBYE_LOOK);
+    uv_timer_start(&node->goodbye, on_goodbye, 0, GOODBYE_LOOK_MS);
 }
 
 void node_free(struct node *node)
 {
+    if (node->cookie)
+        OPENSSL_cleanse(node->cookie, node->handshake.cookie_len);
     free(node->cookie);
     free(node->scratch);
     node->cookie = node->scratch = NULL;

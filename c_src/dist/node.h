@@ -4,10 +4,10 @@
  * end of turn.
  *
  * The struct is the caller's; node_init fills it, node_start opens the listener and registers with
- * EPMD, node_stop ends everything in order, and node_free gives the memory back when the loop has
- * run out. Layers above plug in through `struct node_hooks` and read the fields; they change none
- * of them. Nothing here opens a connection but the list of nodes given to node_connect
- * (connector.h): what is for a node that is not connected is dropped and counted.
+ * EPMD, node_stop ends everything in order (started or not), and node_free gives the memory back
+ * when the loop has run out. Layers above plug in through `struct node_hooks` and read the fields;
+ * they change none of them. Nothing here opens a connection but the list of nodes given to
+ * node_connect (connector.h): what is for a node that is not connected is dropped and counted.
  */
 #ifndef DIST_NODE_H
 #define DIST_NODE_H
@@ -16,8 +16,9 @@
 #include "dist/control.h"
 #include "dist/epmd.h"
 #include "dist/process.h"
+#include "term/table.h"
 
-#include <uthash.h>
+#include <stdarg.h>
 #include <uv.h>
 
 struct connector;
@@ -35,9 +36,10 @@ struct spawn_request {
 
 struct node_hooks {
     void *ctx;
-    /* One line of text, level as in syslog.h; `kind` and `peer` (may be NULL) are for rate limits.
-     */
-    void (*log)(void *ctx, int level, const char *kind, const char *peer, const char *text);
+    /* A line, level as in syslog.h, as by printf(3); `kind` and `peer` (or NULL) are for rate
+     * limits. What is not written need not be composed. */
+    void (*log)(void *ctx, int level, const char *kind, const char *peer, const char *format,
+                va_list arguments) __attribute__((format(printf, 5, 0)));
     void (*spawn)(void *ctx, const struct spawn_request *request);
     void (*up)(void *ctx, struct connection *c);
     void (*down)(void *ctx, struct connection *c);
@@ -65,6 +67,7 @@ struct node_counters {
     uint64_t messages_to_nobody;
     uint64_t messages_undeliverable; /* from here, for nodes that are not connected */
     uint64_t handshakes_late;
+    uint64_t handshakes_dropped; /* to make room for others */
     uint64_t refused_cookie;
     uint64_t output_limit;
     uint64_t spawns;
@@ -98,20 +101,24 @@ struct node {
     struct process_table processes;
 };
 
-/* Returns 0, -EINVAL for a bad address, or -ENOMEM. */
+/* Fills the struct, with a copy of all that the config points to. Returns 0, -EINVAL if
+ * ERL_EPMD_PORT is not a port, or -ENOMEM; after an error there is nothing to free. */
 int node_init(struct node *node, const struct node_config *config);
 /* Opens the listener and starts to publish the name. Returns 0 or libuv's error of the listener. */
 int node_start(struct node *node);
 /* Frees the name, closes the listener and every connection, once what is queued was sent or 2 s are
  * over. */
 void node_stop(struct node *node);
+/* Gives the memory back, when the loop has closed what node_stop closes; wipes the cookie. */
 void node_free(struct node *node);
 
 /* Stays connected to `name` (name@host) from now on. Returns 0 or -ENOMEM. */
 int node_connect(struct node *node, const char *name);
 
-/* The connection to a node, or NULL if there is none that is up. */
+/* Returns the connection to a node, or NULL if there is none that is up. */
 struct connection *node_find(struct node *node, struct slice name);
+/* Returns what tells this life of the node from the one before, part of its pids and references; 0
+ * until EPMD has given it. */
 uint32_t node_creation(const struct node *node);
 bool node_is_self(const struct node *node, struct slice name);
 
@@ -121,13 +128,15 @@ bool node_is_self(const struct node *node, struct slice name);
  */
 struct buffer *node_open_send(struct node *node, const struct pid *to, struct connection **via);
 
+/* Logs a line through the hook. Cheap if it is suppressed, so that whatever a peer does may log. */
 void node_log(struct node *node, int level, const char *kind, const char *peer, const char *format,
               ...) __attribute__((format(printf, 5, 6)));
 
-/* For connection.c. */
+/* For connection.c: what became of a connection, of one opened here that never was up, and whether
+ * it has output. */
 void node_connection_up(struct node *node, struct connection *c);
 void node_connection_down(struct node *node, struct connection *c);
-void node_connection_failed(struct node *node, struct connection *c);
+void node_connection_failed(struct node *node, struct connection *c, int level, const char *why);
 void node_want_flush(struct node *node, struct connection *c);
 void node_forget_flush(struct node *node, struct connection *c);
 

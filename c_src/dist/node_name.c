@@ -1,38 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "dist/node_name.h"
 
+#include "term/utf8.h"
+
 #include <stdint.h>
 #include <string.h>
 
-/* Bytes of the UTF-8 character at `at`, 0 if it is not one or not printable. */
-static size_t character_size(const uint8_t *at, size_t left)
-{
-    static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t size = at[0] < 0x80 ? 1 : at[0] < 0xe0 ? 2 : at[0] < 0xf0 ? 3 : 4;
-    uint32_t code = size == 1 ? at[0] : at[0] & (0x7fu >> size);
-
-    if ((at[0] & 0xc0) == 0x80 || at[0] > 0xf4 || size > left)
-        return 0;
-    for (size_t i = 1; i < size; i++) {
-        if ((at[i] & 0xc0) != 0x80)
-            return 0;
-        code = code << 6 | (at[i] & 0x3f);
-    }
-    if (code < smallest[size] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
-        return 0;
-    /* Space and the two blocks of control characters, which end with the no-break space. */
-    if (code <= ' ' || (code >= 0x7f && code <= 0xa0))
-        return 0;
-    return size;
-}
-
+/* Neither space nor in one of the two blocks of control characters, of which the second ends with
+ * the no-break space. */
 static bool is_printable(const char *name, size_t len)
 {
-    const uint8_t *bytes = (const uint8_t *)name;
+    const uint8_t *at = (const uint8_t *)name;
+    uint32_t c;
 
-    for (size_t i = 0, size; i < len; i += size) {
-        size = character_size(bytes + i, len - i);
-        if (size == 0)
+    for (size_t left = len, size; left > 0; at += size, left -= size) {
+        size = utf8_next(at, left, &c);
+        if (size == 0 || c <= ' ' || (c >= 0x7f && c <= 0xa0))
             return false;
     }
     return len > 0;

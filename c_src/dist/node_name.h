@@ -11,7 +11,7 @@
 #define NODE_NAME_MAX 255 /* bytes: node names travel in fields and buffers of this size */
 
 /*
- * True if `name` (len bytes, need not be 0-terminated) can be a node: one '@' with something on
+ * Whether `name` (len bytes, need not be 0-terminated) can be a node: one '@' with something on
  * both sides (dist_util:is_node_name/1), at most NODE_NAME_MAX bytes of UTF-8, no spaces, no
  * control characters.
  */

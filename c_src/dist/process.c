@@ -66,7 +66,9 @@ void process_start(struct process *p, struct node *node, const struct process_be
     } while (table->last_number == 0 || number_is_taken(table, table->last_number));
     p->number = table->last_number;
     HASH_ADD(hh, table->by_number, number, sizeof p->number, p);
-    if (name)
+    if (!table_has(p->hh))
+        p->number = 0;
+    else if (name)
         HASH_ADD_KEYPTR(hh_name, table->by_name, name, strlen(name), p);
 }
 
@@ -118,6 +120,7 @@ static void monitor_remove(struct monitor *m)
     HASH_DEL(m->process->node->processes.monitors, m);
     DL_DELETE(m->process->monitors, m);
     DL_DELETE2(m->via->monitors, m, via_prev, via_next);
+    m->via->holds--;
     free(m->watcher);
     free(m);
 }
@@ -135,29 +138,53 @@ static struct monitor *monitor_find(struct connection *c, struct slice reference
     return found;
 }
 
+/* False, and the connection is doomed, if it has as many monitors and links as it may. */
+static bool may_hold(struct connection *c)
+{
+    if (c->holds < HOLDS_MAX)
+        return true;
+    connection_doom(c, "it has too many monitors and links");
+    return false;
+}
+
+static struct monitor *monitor_new(struct connection *c, const struct pid *from,
+                                   struct slice reference)
+{
+    size_t key_len = sizeof c->number + reference.len;
+    struct monitor *m = calloc(1, sizeof *m + key_len);
+
+    if (!m)
+        return NULL;
+    m->watcher = pid_copy(from);
+    m->key_len = key_len;
+    memcpy(m->key, &c->number, sizeof c->number);
+    memcpy(m->key + sizeof c->number, reference.data, reference.len);
+    m->reference = (struct slice){m->key + sizeof c->number, reference.len};
+    if (m->watcher)
+        HASH_ADD_KEYPTR(hh, c->node->processes.monitors, m->key, m->key_len, m);
+    if (table_has(m->hh))
+        return m;
+    free(m->watcher);
+    free(m);
+    return NULL;
+}
+
 static void add_monitor(struct connection *c, struct process *p, const struct pid *from,
                         struct slice reference, bool by_name)
 {
-    size_t key_len = sizeof c->number + reference.len;
-
-    if (monitor_find(c, reference))
+    if (monitor_find(c, reference) || !may_hold(c))
         return;
-    struct monitor *m = calloc(1, sizeof *m + key_len);
-    if (!m || !(m->watcher = pid_copy(from))) {
-        free(m);
-        connection_close(c, LOG_ERR, "no memory for its monitors");
+    struct monitor *m = monitor_new(c, from, reference);
+    if (!m) {
+        connection_doom(c, "no memory for its monitors");
         return;
     }
     m->process = p;
     m->via = c;
     m->by_name = by_name;
-    m->key_len = key_len;
-    memcpy(m->key, &c->number, sizeof c->number);
-    memcpy(m->key + sizeof c->number, reference.data, reference.len);
-    m->reference = (struct slice){m->key + sizeof c->number, reference.len};
-    HASH_ADD_KEYPTR(hh, c->node->processes.monitors, m->key, m->key_len, m);
     DL_APPEND(p->monitors, m);
     DL_APPEND2(c->monitors, m, via_prev, via_next);
+    c->holds++;
 }
 
 void process_add_monitor(struct connection *c, struct process *p, const struct pid *from,
@@ -176,25 +203,16 @@ static void send_down(struct connection *c, const struct control_end *process,
     connection_close_frame(c);
 }
 
-/* An atom as a term, in a buffer that the caller frees. */
-static struct slice put_atom_term(struct buffer *b, const char *name)
-{
-    buffer_init(b);
-    term_put_atom(b, name);
-    return buffer_slice(b);
-}
-
 void process_take_monitor(struct connection *c, const struct control *k)
 {
     struct process *p = find_end(c->node, &k->to);
-    struct buffer noproc;
+    uint8_t room[TERM_ATOM_SIZE];
 
     if (p) {
         add_monitor(c, p, &k->from.pid, k->reference, control_end_is_name(&k->to));
         return;
     }
-    send_down(c, &k->to, &k->from.pid, k->reference, put_atom_term(&noproc, "noproc"));
-    buffer_free(&noproc);
+    send_down(c, &k->to, &k->from.pid, k->reference, term_atom(room, "noproc"));
 }
 
 void process_take_demonitor(struct connection *c, const struct control *k)
@@ -234,6 +252,7 @@ static void link_remove(struct link *l)
     HASH_DEL(l->process->node->processes.links, l);
     DL_DELETE(l->process->links, l);
     DL_DELETE2(l->via->links, l, via_prev, via_next);
+    l->via->holds--;
     free(l->peer);
     free(l);
 }
@@ -247,30 +266,44 @@ static void send_exit(struct connection *c, const struct pid *from, const struct
     connection_close_frame(c);
 }
 
+static struct link *link_new(struct connection *c, const struct pid *peer, struct process *p)
+{
+    struct link *l = calloc(1, sizeof *l);
+
+    if (!l)
+        return NULL;
+    l->peer = pid_copy(peer);
+    l->key = link_key(c, peer, p->number);
+    if (l->peer)
+        HASH_ADD(hh, c->node->processes.links, key, sizeof l->key, l);
+    if (table_has(l->hh))
+        return l;
+    free(l->peer);
+    free(l);
+    return NULL;
+}
+
 void process_take_link(struct connection *c, const struct control *k)
 {
     struct process *p = process_find(c->node, &k->to.pid);
 
     if (!p) {
-        struct buffer noproc;
-        send_exit(c, &k->to.pid, &k->from.pid, put_atom_term(&noproc, "noproc"));
-        buffer_free(&noproc);
+        uint8_t room[TERM_ATOM_SIZE];
+        send_exit(c, &k->to.pid, &k->from.pid, term_atom(room, "noproc"));
         return;
     }
-    if (link_find(c, &k->from.pid, p))
+    if (link_find(c, &k->from.pid, p) || !may_hold(c))
         return;
-    struct link *l = calloc(1, sizeof *l);
-    if (!l || !(l->peer = pid_copy(&k->from.pid))) {
-        free(l);
-        connection_close(c, LOG_ERR, "no memory for its links");
+    struct link *l = link_new(c, &k->from.pid, p);
+    if (!l) {
+        connection_doom(c, "no memory for its links");
         return;
     }
-    l->key = link_key(c, &k->from.pid, p->number);
     l->process = p;
     l->via = c;
-    HASH_ADD(hh, c->node->processes.links, key, sizeof l->key, l);
     DL_APPEND(p->links, l);
     DL_APPEND2(c->links, l, via_prev, via_next);
+    c->holds++;
 }
 
 void process_take_unlink(struct connection *c, const struct control *k)
@@ -296,20 +329,16 @@ static bool reason_is(struct slice reason, const char *name)
     return cursor_is_atom(&c, name);
 }
 
-/* What a process that does not trap exits does with a signal; `kill` cannot be sent through a link.
- */
+/* What a process that traps no exits does with a signal; `kill` cannot come through a link. */
 static void take_exit_signal(struct process *p, struct slice reason, bool through_link)
 {
-    struct buffer killed;
+    uint8_t room[TERM_ATOM_SIZE];
 
     if (reason_is(reason, "normal"))
         return;
-    if (through_link || !reason_is(reason, "kill")) {
-        p->behaviour->exit_signal(p, reason);
-        return;
-    }
-    p->behaviour->exit_signal(p, put_atom_term(&killed, "killed"));
-    buffer_free(&killed);
+    if (!through_link && reason_is(reason, "kill"))
+        reason = term_atom(room, "killed");
+    p->behaviour->exit_signal(p, reason);
 }
 
 void process_take_exit(struct connection *c, const struct control *k)
@@ -353,18 +382,10 @@ void process_exit(struct process *p, struct slice reason)
     p->number = 0;
 }
 
-void process_exit_atom(struct process *p, const char *reason)
-{
-    struct buffer b;
-
-    process_exit(p, put_atom_term(&b, reason));
-    buffer_free(&b);
-}
-
 void process_forget_connection(struct connection *c)
 {
-    struct buffer noconnection;
-    struct slice reason = put_atom_term(&noconnection, "noconnection");
+    uint8_t room[TERM_ATOM_SIZE];
+    struct slice reason = term_atom(room, "noconnection");
 
     while (c->monitors)
         monitor_remove(c->monitors);
@@ -373,5 +394,4 @@ void process_forget_connection(struct connection *c)
         link_remove(c->links);
         take_exit_signal(p, reason, true);
     }
-    buffer_free(&noconnection);
 }

@@ -13,8 +13,7 @@
 #include "dist/control.h"
 #include "term/buffer.h"
 #include "term/cursor.h"
-
-#include <uthash.h>
+#include "term/table.h"
 
 struct node;
 struct connection;
@@ -49,17 +48,20 @@ struct process_table {
     uint32_t last_number;
 };
 
-/* `name` (NULL: none) must outlive the process. */
+/*
+ * Gives it a pid and registers it. `name` (NULL: none) must outlive the process. Without memory it
+ * is not alive (process_is_alive).
+ */
 void process_start(struct process *p, struct node *node, const struct process_behaviour *behaviour,
                    const char *name);
 /* Tells every monitor and link why (a term), and takes the process out of the table. */
 void process_exit(struct process *p, struct slice reason);
-/* The same without reason `noproc` etc. to spell out: `reason` is an atom. */
-void process_exit_atom(struct process *p, const char *reason);
+/* Whether process_exit has not been called yet. */
 bool process_is_alive(const struct process *p);
 
-/* Its pid; the node name points into the node. */
+/* Returns its pid; the node name points into the node. */
 struct pid process_pid(const struct process *p);
+/* Return the process, or NULL if there is none (any more). */
 struct process *process_find(struct node *node, const struct pid *pid);
 struct process *process_find_name(struct node *node, struct slice name);
 
@@ -70,7 +72,7 @@ void process_take_link(struct connection *c, const struct control *k);
 void process_take_unlink(struct connection *c, const struct control *k);
 void process_take_exit(struct connection *c, const struct control *k);
 
-/* A monitor of `from` on `p`, made by a spawn request. */
+/* Adds a monitor of `from` on `p`, made by a spawn request. */
 void process_add_monitor(struct connection *c, struct process *p, const struct pid *from,
                          struct slice reference);
 

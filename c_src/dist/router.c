@@ -89,15 +89,18 @@ void router_take_frame(struct connection *c, struct slice frame)
 
     if (error == -ENOTSUP) {
         c->node->counters.control_unknown++;
-        node_log(c->node, LOG_WARNING, "control", c->name, "unknown control message dropped");
+        node_log(c->node, LOG_WARNING, "control", c->name,
+                 "unknown control message from %s dropped", c->name);
+    } else if (error == -ENOMEM) {
+        connection_close(c, LOG_ERR, "no memory to read its frames");
     } else if (error) {
         c->node->counters.frames_malformed++;
-        node_log(c->node, LOG_WARNING, "frame", c->name, "malformed frame of %zu bytes dropped",
-                 frame.len);
+        node_log(c->node, LOG_WARNING, "frame", c->name,
+                 "malformed frame of %zu bytes from %s dropped", frame.len, c->name);
     } else if (!is_from_sender(c, &control)) {
         c->node->counters.control_foreign++;
         node_log(c->node, LOG_WARNING, "foreign", c->name,
-                 "control message in the name of another node dropped");
+                 "control message from %s in the name of another node dropped", c->name);
     } else {
         route(c, &control);
     }

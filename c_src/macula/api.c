@@ -18,23 +18,33 @@ static struct gen_server *cache_server(void *ctx)
     return &((struct coordinator *)ctx)->cache->server;
 }
 
-/* A request of a name and the first `arity` arguments; free the buffer. */
-static struct slice put_request(struct buffer *b, const char *name, struct cursor arguments,
-                                int arity)
+static void put_arguments(struct buffer *b, struct cursor args, int count)
 {
     struct slice argument;
 
+    for (int i = 0; i < count && cursor_term(&args, &argument); i++)
+        term_put_raw(b, argument);
+}
+
+/* Begins the request {Name, ...} of so many arguments; free the buffer. */
+static void open_request(struct buffer *b, const char *name, int arity)
+{
     buffer_init(b);
     term_put_tuple(b, 1 + arity);
     term_put_atom(b, name);
-    for (int i = 0; i < arity && cursor_term(&arguments, &argument); i++)
-        term_put_raw(b, argument);
-    return buffer_slice(b);
+}
+
+static void put_request(struct buffer *b, const char *name, struct cursor args, int arity)
+{
+    open_request(b, name, arity);
+    put_arguments(b, args, arity);
 }
 
 static void call(struct gen_server *gs, const struct caller *caller, struct buffer *request)
 {
-    if (!request->overflow)
+    if (request->overflow)
+        reply_error(caller, "overloaded");
+    else
         gen_server_call(gs, caller, buffer_slice(request));
     buffer_free(request);
 }
@@ -59,15 +69,9 @@ static void call_atom(struct gen_server *gs, const struct caller *caller, const 
 static void api_request_connection_2(void *ctx, const struct caller *caller, struct cursor args)
 {
     struct buffer request;
-    struct slice initiator, target;
 
-    if (!cursor_term(&args, &initiator) || !cursor_term(&args, &target))
-        return;
-    buffer_init(&request);
-    term_put_tuple(&request, 4);
-    term_put_atom(&request, "request_connection");
-    term_put_raw(&request, initiator);
-    term_put_raw(&request, target);
+    open_request(&request, "request_connection", 3);
+    put_arguments(&request, args, 2);
     term_put_map(&request, 0);
     call(coordinator_server(ctx), caller, &request);
 }
@@ -131,12 +135,10 @@ static void reply_function_clause(const struct caller *caller, const char *funct
                                   struct cursor args, int arity)
 {
     struct buffer list;
-    struct slice argument;
 
     buffer_init(&list);
     term_put_list(&list, arity);
-    for (int i = 0; i < arity && cursor_term(&args, &argument); i++)
-        term_put_raw(&list, argument);
+    put_arguments(&list, args, arity);
     term_put_nil(&list);
     reply_failure(caller, "function_clause", slice_of("macula_nat_cache"), slice_of(function),
                   buffer_slice(&list));
@@ -146,18 +148,14 @@ static void reply_function_clause(const struct caller *caller, const char *funct
 static void put_profile(void *ctx, const struct caller *caller, struct cursor args, bool with_ttl)
 {
     struct buffer request;
-    struct slice argument;
     int arity = with_ttl ? 3 : 2;
 
     if (!is_profile(args) || (with_ttl && !has_ttl(args))) {
         reply_function_clause(caller, "put", args, arity);
         return;
     }
-    buffer_init(&request);
-    term_put_tuple(&request, 4);
-    term_put_atom(&request, "put");
-    for (int i = 0; i < arity && cursor_term(&args, &argument); i++)
-        term_put_raw(&request, argument);
+    open_request(&request, "put", 3);
+    put_arguments(&request, args, arity);
     if (!with_ttl)
         term_put_int(&request, NAT_CACHE_DEFAULT_TTL);
     cast(cache_server(ctx), caller, &request);

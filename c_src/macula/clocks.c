@@ -129,6 +129,10 @@ void clocks_measure(struct clocks *clocks, struct slice node_name)
         clock->name_len = node_name.len;
         memcpy(clock->name, node_name.data, node_name.len);
         HASH_ADD(hh, clocks->by_name, name, clock->name_len, clock);
+        if (!table_has(clock->hh)) {
+            free(clock);
+            return;
+        }
     }
     clock->begun_at = now;
     clock->samples = 0;

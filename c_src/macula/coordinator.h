@@ -62,7 +62,7 @@ struct coordinator {
     struct deliveries deliveries;
     struct watchers watchers;
     struct waiting *waiting; /* requests whose profiles are being looked up */
-    size_t waiting_bytes;
+    size_t waiting_count, waiting_bytes;
     struct listing *listings; /* of get_pending, in line */
     size_t listing_count;
     uv_idle_t listing_turn;
@@ -106,7 +106,6 @@ void reply_bad_argument(struct coordinator *co, const struct caller *caller, str
 /* What became ready while the process was suspended. */
 void requests_resume(struct coordinator *co);
 void requests_free(struct coordinator *co);
-size_t requests_waiting(const struct coordinator *co);
 void request_connection(struct coordinator *co, const struct caller *caller, struct cursor args);
 void request_coordinate(struct coordinator *co, struct cursor args);
 void request_report(struct coordinator *co, struct cursor args);

@@ -20,6 +20,8 @@
 /* Bytes of output that a node may have left when a listing for it begins. */
 #define LISTING_MAX_UNREAD ((size_t)1 << 20)
 #define LISTINGS_MAX       1000
+/* Bytes of a caller that waits. OTP's tags are references, in a list or two. */
+#define LISTING_CALLER_MAX 4096
 
 struct listing {
     struct caller *caller;
@@ -129,7 +131,8 @@ void listings_go_on(struct coordinator *co)
 
 void listing_start(struct coordinator *co, const struct caller *caller)
 {
-    struct listing *l = co->listing_count < LISTINGS_MAX ? calloc(1, sizeof *l) : NULL;
+    bool may_wait = co->listing_count < LISTINGS_MAX && caller_size(caller) <= LISTING_CALLER_MAX;
+    struct listing *l = may_wait ? calloc(1, sizeof *l) : NULL;
 
     if (!l || !(l->caller = caller_keep(caller))) {
         free(l);

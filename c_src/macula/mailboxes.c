@@ -93,6 +93,12 @@ int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid
         mailbox_remove(old);
     }
     HASH_ADD(hh, all->by_id, id, m->id_len, m);
+    if (!table_has(m->hh)) {
+        watch_stop(all->watches, &m->watch);
+        free(m->pid);
+        free(m);
+        return -ENOMEM;
+    }
     return 0;
 }
 

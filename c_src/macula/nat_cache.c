@@ -115,6 +115,11 @@ static bool put(struct nat_cache *cache, struct slice id, struct slice map, int6
     e->id_len = id.len;
     memcpy(e->id, id.data, id.len);
     HASH_ADD(hh, cache->by_id, id, e->id_len, e);
+    if (!table_has(e->hh)) {
+        nat_profile_unref(profile);
+        free(e);
+        return false;
+    }
     DL_APPEND(cache->oldest, e);
     cache->count++;
     cache->bytes += nat_profile_source(profile).len;
@@ -218,7 +223,8 @@ static void on_cast(struct gen_server *gs, struct slice request)
                   cursor_int(&c, &ttl) && ttl > 0 && ttl <= UINT32_MAX && put(cache, id, map, ttl);
         if (!ok) {
             cache->refused++;
-            node_log(gs->process.node, LOG_WARNING, "cache", "macula_nat_cache",
+            node_log(gs->process.node, LOG_WARNING, "cache",
+                     gs->via ? gs->via->name : gs->process.node->name,
                      "a put that is not an id, a profile and a TTL was ignored");
         }
     }

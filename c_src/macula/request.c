@@ -247,6 +247,7 @@ static void waiting_free(struct waiting *w)
 {
     DL_DELETE(w->co->waiting, w);
     w->co->waiting_bytes -= w->size;
+    w->co->waiting_count--;
     caller_free(w->caller);
     nat_profile_unref(w->args.request.initiator_profile);
     nat_profile_unref(w->args.request.target_profile);
@@ -310,6 +311,7 @@ static struct waiting *waiting_new(struct coordinator *co, const struct caller *
     w->co = co;
     w->size = size;
     co->waiting_bytes += size;
+    co->waiting_count++;
     w->args = *args;
     keep_bytes(&to, &w->args.request.initiator_id);
     keep_bytes(&to, &w->args.request.target_id);
@@ -380,15 +382,6 @@ void requests_free(struct coordinator *co)
     lookup_free(&co->lookup);
     while (co->waiting)
         waiting_free(co->waiting);
-}
-
-size_t requests_waiting(const struct coordinator *co)
-{
-    const struct waiting *w;
-    size_t count;
-
-    DL_COUNT(co->waiting, w, count);
-    return count;
 }
 
 /* --- the requests --- */

@@ -98,6 +98,7 @@ static void put_counters(struct coordinator *co, struct buffer *b)
         {"notified", c->notified},
         {"watchers_refused", n->watchers_refused},
         {"get_pending_left_out", c->pending_left_out},
+        {"cache_puts_refused", co->cache->refused},
     };
 
     put_map(b, "counters", counters, COUNT(counters));
@@ -117,6 +118,7 @@ static void put_network(struct coordinator *co, struct buffer *b)
         {"messages_to_nobody", n->messages_to_nobody},
         {"messages_undeliverable", n->messages_undeliverable},
         {"handshakes_late", n->handshakes_late},
+        {"handshakes_dropped", n->handshakes_dropped},
         {"cookies_refused", n->refused_cookie},
         {"output_limit", n->output_limit},
         {"spawns", n->spawns},
@@ -130,7 +132,7 @@ static void put_waiting(struct coordinator *co, struct buffer *b)
     const struct nat_counters *n = nat_counters(co->nat);
     const struct entry waiting[] = {
         {"punch_time", n->live[NAT_COORDINATING]},  {"results", n->live[NAT_EXECUTING]},
-        {"lookups", lookup_in_flight(&co->lookup)}, {"requests", requests_waiting(co)},
+        {"lookups", lookup_in_flight(&co->lookup)}, {"requests", co->waiting_count},
         {"deliveries", co->deliveries.count},       {"calls", co->calls.in_flight},
     };
 
@@ -152,25 +154,35 @@ static void put_services(struct coordinator *co, struct buffer *b)
 static void put_lookups(struct coordinator *co, struct buffer *b)
 {
     const struct lookup *l = &co->lookup;
-    const struct calls *c = &co->calls;
     const struct entry counters[] = {
         {"from_own_cache", l->from_cache}, {"from_macula_nat_cache", l->from_macula},
         {"from_dht", l->from_dht},         {"from_embedded_cache", l->from_embedded},
-        {"unknown", l->unknown},           {"calls", c->made},
-        {"calls_answered", c->answered},   {"calls_failed", c->failed},
-        {"calls_timed_out", c->timed_out}, {"answers_too_late", c->late},
+        {"unknown", l->unknown},
     };
 
     put_map(b, "lookups", counters, COUNT(counters));
 }
 
+/* Those that we make: for lookups, deliveries and clocks. */
+static void put_calls(struct coordinator *co, struct buffer *b)
+{
+    const struct calls *c = &co->calls;
+    const struct entry counters[] = {
+        {"made", c->made},           {"answered", c->answered},     {"failed", c->failed},
+        {"timed_out", c->timed_out}, {"answers_too_late", c->late},
+    };
+
+    put_map(b, "calls", counters, COUNT(counters));
+}
+
 void status_put(struct coordinator *co, struct buffer *b)
 {
-    term_put_map(b, 9);
+    term_put_map(b, 10);
     put_services(co, b);
     term_put_atom(b, "clocks");
     clocks_put(&co->clocks, b);
     put_lookups(co, b);
+    put_calls(co, b);
     put_options(co, b);
     put_sessions(co, b);
     put_waiting(co, b);

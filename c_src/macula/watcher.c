@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/watcher.h"
 
+#include "term/table.h"
 #include "term/term_write.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
 
 struct watcher {
     struct pid *pid;
@@ -15,6 +15,25 @@ struct watcher {
     uint8_t key[]; /* the pid as a term, in the one form that we write */
 };
 
+static struct watcher *watcher_new(struct watchers *all, const struct pid *pid, struct slice key)
+{
+    struct watcher *w =
+        HASH_COUNT(all->by_pid) < WATCHERS_MAX ? calloc(1, sizeof *w + key.len) : NULL;
+
+    if (!w)
+        return NULL;
+    w->pid = pid_copy(pid);
+    w->key_len = key.len;
+    memcpy(w->key, key.data, key.len);
+    if (w->pid)
+        HASH_ADD(hh, all->by_pid, key, w->key_len, w);
+    if (table_has(w->hh))
+        return w;
+    free(w->pid);
+    free(w);
+    return NULL;
+}
+
 uint64_t watcher_take(struct watchers *all, const struct pid *pid)
 {
     struct watcher *w = NULL;
@@ -22,22 +41,11 @@ uint64_t watcher_take(struct watchers *all, const struct pid *pid)
 
     buffer_init(&key);
     term_put_pid(&key, pid);
-    if (key.overflow || !key.data) {
-        buffer_free(&key);
-        return 0;
-    }
-    struct slice bytes = buffer_slice(&key);
-    HASH_FIND(hh, all->by_pid, bytes.data, bytes.len, w);
-    if (!w && (w = calloc(1, sizeof *w + bytes.len)) != NULL) {
-        w->pid = pid_copy(pid);
-        if (w->pid) {
-            w->key_len = bytes.len;
-            memcpy(w->key, bytes.data, bytes.len);
-            HASH_ADD(hh, all->by_pid, key, w->key_len, w);
-        } else {
-            free(w);
-            w = NULL;
-        }
+    if (!key.overflow) {
+        struct slice bytes = buffer_slice(&key);
+        HASH_FIND(hh, all->by_pid, bytes.data, bytes.len, w);
+        if (!w)
+            w = watcher_new(all, pid, bytes);
     }
     buffer_free(&key);
     if (w)

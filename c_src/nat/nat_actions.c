@@ -111,13 +111,12 @@ static struct nat_bytes peer_id(const struct nat_session *session, enum nat_role
     return (struct nat_bytes){peer->id, peer->hh.keylen};
 }
 
-/* A peer whose clock is known to differ would get its own punch_time here. */
+/* One punch_time for both: of clocks that differ only the caller can know, who then changes it. */
 static void show_coordinate(const struct nat_coordinator *c, const struct nat_item *item,
                             struct nat_action *action)
 {
     enum nat_role other = item->role == NAT_INITIATOR ? NAT_TARGET : NAT_INITIATOR;
-    /* With the documented rules every attempt is told as the first one: old peers expect no other.
-     */
+    /* With the documented rules every attempt is told as the first: old peers expect that. */
     uint32_t attempt = nat_plans_retries(c) ? item->attempts : 0;
 
     action->role = (enum nat_role)item->role;

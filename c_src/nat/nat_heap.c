@@ -83,8 +83,7 @@ void nat_heap_remove(struct nat_heap *heap, struct nat_session *session)
         else
             sift_down(heap, at, last);
     }
-    /* What is left has room for one more: a session often goes from one place in a heap to another.
-     */
+    /* What is left has room for one more: a session often moves within a heap. */
     if (heap->count < heap->capacity / 4)
         resize(heap, heap->capacity / 2); /* if that fails, it is merely larger than need be */
 }

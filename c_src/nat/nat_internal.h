@@ -42,7 +42,7 @@ struct nat_session;
 #define NAT_SHARDS      64u
 #define NAT_SHARD(hash) ((hash) >> 26)
 
-/* Keyed (SipHash-1-3), for whoever can choose ids must not be able to choose collisions. */
+/* Keyed (siphash.h), for whoever can choose ids must not be able to choose collisions. */
 uint32_t nat_hash(const uint8_t key[16], const void *data, size_t len);
 
 /* ---- Heaps of sessions ---- */

@@ -16,6 +16,15 @@ static size_t add_port(uint16_t *ports, size_t count, int64_t port)
     return count + 1;
 }
 
+/* From one port of a contiguous range to the next; 0 if that leaves the range of ports from
+ * anywhere in it, so that no sum of a few steps overflows. */
+static int64_t port_step(const struct nat_profile *profile)
+{
+    int64_t step = profile->has_port_delta ? profile->port_delta : 1;
+
+    return step > UINT16_MAX || step < -UINT16_MAX ? 0 : step;
+}
+
 size_t nat_ports_predict(const struct nat_profile *profile, uint16_t ports[NAT_PORTS_MAX])
 {
     int64_t port = DEFAULT_PORT, step = 1;
@@ -25,13 +34,9 @@ size_t nat_ports_predict(const struct nat_profile *profile, uint16_t ports[NAT_P
         port = profile->known_port;
         if (profile->allocation == NAT_POLICY_PP || profile->mapping == NAT_POLICY_EI)
             step = 0;
-        else if (profile->allocation == NAT_POLICY_PC && profile->has_port_delta)
-            step = profile->port_delta;
+        else if (profile->allocation == NAT_POLICY_PC)
+            step = port_step(profile);
     }
-    /* A step that leaves the range of ports from anywhere in it; without this the sums below could
-     * overflow. */
-    if (step > UINT16_MAX || step < -UINT16_MAX)
-        step = 0;
     count = add_port(ports, 0, port);
     count = add_port(ports, count, port + step);
     return add_port(ports, count, port + 2 * step);
@@ -87,13 +92,10 @@ size_t nat_ports_plan(const struct nat_profile *profile, const struct nat_profil
     }
     if (attempt > 0 && profile != NULL && profile->known_port != 0 &&
         profile->allocation == NAT_POLICY_PC && profile->mapping != NAT_POLICY_EI) {
-        int64_t step = profile->has_port_delta ? profile->port_delta : 1;
         int64_t used = counts_up(profile) ? ports_used(other, attempt) : 0;
 
-        if (step > UINT16_MAX || step < -UINT16_MAX)
-            step = 0;
         for (int i = 1; i <= NAT_PORTS_MAX; i++)
-            count = add_port(ports, count, profile->known_port + (used + i) * step);
+            count = add_port(ports, count, profile->known_port + (used + i) * port_step(profile));
     }
     return count > 0 ? count : nat_ports_predict(profile, ports);
 }

@@ -75,11 +75,14 @@ struct call *call_open(struct calls *calls, struct connection *via, const char *
     call->done = done;
     call->ctx = ctx;
     call->watch.down = on_down;
+    if (watch_name(calls->watches, &call->watch, via, name) != 0) {
+        free(call);
+        return NULL;
+    }
     uv_timer_init(node->loop, &call->timer);
     call->timer.data = call;
     calls->in_flight++;
     calls->made++;
-    watch_name(calls->watches, &call->watch, via, name);
     uv_timer_start(&call->timer, on_timer, limit_ms, 0);
     struct buffer *b = connection_open_frame(via);
     control_put_reg_send(b, &self, name);

@@ -30,7 +30,8 @@ enum call_outcome {
 /* `answer` is empty unless the outcome is CALL_ANSWERED, and good during the call. */
 typedef void (*call_done)(void *ctx, enum call_outcome outcome, struct slice answer);
 
-/* The monitors of the calls are among `watches`. */
+/* Starts the process that the answers are sent to, without a name. The monitors of the calls are
+ * among `watches`, which must outlive it. */
 void calls_start(struct calls *calls, struct node *node, struct watches *watches);
 
 /*
@@ -39,6 +40,7 @@ void calls_start(struct calls *calls, struct node *node, struct watches *watches
  */
 struct call *call_open(struct calls *calls, struct connection *via, const char *name,
                        uint64_t limit_ms, call_done done, void *ctx, struct buffer **request);
+/* Sends what call_open began. */
 void call_send(struct call *call);
 /* Ends it without an answer; `done` is not called. */
 void call_cancel(struct call *call);

@@ -14,7 +14,7 @@ bool caller_read(struct caller *caller, const struct process *called, struct cur
     *caller =
         (struct caller){.kind = CALLER_GEN, .node = called->node, .called = process_pid(called)};
     if (!cursor_tuple(&from, 2) || !cursor_pid(&from, &caller->pid) ||
-        !cursor_term(&from, &caller->tag) || caller->tag.len > CALLER_TAG_MAX)
+        !cursor_term(&from, &caller->tag))
         return false;
     *c = from;
     return true;

@@ -35,10 +35,7 @@ struct reply {
     struct buffer *out;
 };
 
-/* Bytes. OTP's tags are references, in a list or two; whoever waits is kept with his tag. */
-#define CALLER_TAG_MAX 4096
-
-/* Reads the {Pid, Tag} of a call to `called`; false if it is none or its tag is too long. */
+/* Reads the {Pid, Tag} of a call to `called`; false if it is none. The tag may be any term. */
 bool caller_read(struct caller *caller, const struct process *called, struct cursor *c);
 /* A copy that outlives the message, NULL without memory. It takes caller_size() bytes. */
 struct caller *caller_keep(const struct caller *caller);

@@ -8,6 +8,9 @@
 #include <syslog.h>
 #include <utlist.h>
 
+/* Requests that had waited: a millisecond or so, then others get their turn. */
+#define BACKLOG_PER_TURN 500
+
 enum request_kind { REQUEST_CALL, REQUEST_CAST, REQUEST_INFO };
 
 /* Something that arrived while the server was suspended. */
@@ -42,10 +45,18 @@ static size_t deferred_size(const struct caller *caller, struct slice term)
     return sizeof(struct deferred) + term.len + (caller ? caller_size(caller) : 0);
 }
 
-static void deferred_free(struct gen_server *gs, struct deferred *d)
+/* Takes the oldest out of the line. */
+static struct deferred *deferred_take(struct gen_server *gs)
 {
+    struct deferred *d = gs->deferred;
+
     DL_DELETE(gs->deferred, d);
     gs->deferred_bytes -= deferred_size(d->caller, d->term);
+    return d;
+}
+
+static void deferred_free(struct deferred *d)
+{
     caller_free(d->caller);
     free((void *)d->term.data);
     free(d);
@@ -89,7 +100,7 @@ static void take(struct gen_server *gs, struct connection *via, enum request_kin
                  const struct caller *caller, struct slice term)
 {
     gs->messages_in++;
-    if (gs->is_suspended)
+    if (gs->is_suspended || gs->deferred)
         defer(gs, via, kind, caller, term);
     else
         handle(gs, via, kind, caller, term);
@@ -105,6 +116,20 @@ void gen_server_cast(struct gen_server *gs, struct connection *via, struct slice
     take(gs, via, REQUEST_CAST, NULL, request);
 }
 
+/* Hands on some of what had waited. That may suspend the server again, or end it. */
+static void on_backlog(uv_idle_t *idle)
+{
+    struct gen_server *gs = idle->data;
+
+    for (int i = 0; i < BACKLOG_PER_TURN && gs->deferred && !gs->is_suspended; i++) {
+        struct deferred *d = deferred_take(gs);
+        handle(gs, NULL, d->kind, d->caller, d->term);
+        deferred_free(d);
+    }
+    if (!gs->deferred || gs->is_suspended)
+        uv_idle_stop(idle);
+}
+
 void gen_server_suspend(struct gen_server *gs, bool suspended)
 {
     if (gs->is_suspended == suspended)
@@ -112,12 +137,8 @@ void gen_server_suspend(struct gen_server *gs, bool suspended)
     gs->is_suspended = suspended;
     if (gs->callbacks->suspended)
         gs->callbacks->suspended(gs, suspended);
-    /* What is handed on may suspend the server again, or end it. */
-    while (gs->deferred && !gs->is_suspended && process_is_alive(&gs->process)) {
-        struct deferred *d = gs->deferred;
-        handle(gs, NULL, d->kind, d->caller, d->term);
-        deferred_free(gs, d);
-    }
+    if (!suspended && process_is_alive(&gs->process))
+        uv_idle_start(&gs->backlog, on_backlog);
 }
 
 static void on_message(struct process *p, struct connection *via, struct slice message)
@@ -152,10 +173,12 @@ void gen_server_stop_with(struct gen_server *gs, struct slice reason)
     if (!process_is_alive(&gs->process))
         return;
     while (gs->deferred) {
-        if (gs->deferred->caller)
-            reply_exit(gs->deferred->caller, reason);
-        deferred_free(gs, gs->deferred);
+        struct deferred *d = deferred_take(gs);
+        if (d->caller)
+            reply_exit(d->caller, reason);
+        deferred_free(d);
     }
+    uv_close((uv_handle_t *)&gs->backlog, NULL);
     process_exit(&gs->process, reason);
     if (gs->callbacks->terminated)
         gs->callbacks->terminated(gs, reason);
@@ -189,5 +212,7 @@ void gen_server_start(struct gen_server *gs, struct node *node, const char *name
 {
     memset(gs, 0, sizeof *gs);
     process_start(&gs->process, node, &gen_server_behaviour, name);
+    uv_idle_init(node->loop, &gs->backlog);
+    gs->backlog.data = gs;
     gs->callbacks = callbacks;
 }

@@ -2,6 +2,7 @@
 #include "otp/rpc.h"
 
 #include "otp/worker.h"
+#include "term/bytes.h"
 #include "term/tags.h"
 #include "term/term_write.h"
 
@@ -11,13 +12,6 @@
 struct mfa {
     struct slice module, function, arguments;
 };
-
-/* Moves to the first element of a proper list, also one that came as a string of bytes. */
-static bool open_arguments(struct slice arguments, struct cursor *c, int *arity)
-{
-    *c = cursor_of(arguments);
-    return cursor_list(c, arity);
-}
 
 static bool read_mfa(struct cursor *c, struct mfa *mfa)
 {
@@ -39,19 +33,27 @@ static const struct rpc_function *find_function(const struct rpc *rpc, const str
 
 static void apply(struct rpc *rpc, const struct caller *caller, const struct mfa *mfa)
 {
-    struct cursor arguments;
-    int arity = -1;
+    struct cursor arguments = cursor_of(mfa->arguments);
+    struct buffer integers;
+    int arity;
 
-    if (!open_arguments(mfa->arguments, &arguments, &arity) &&
-        cursor_tag(&arguments) == TAG_STRING) {
-        /* A list of small integers: no function of ours takes those, but the count decides. */
+    buffer_init(&integers);
+    if (cursor_tag(&arguments) == TAG_STRING) {
+        /* A list of bytes comes in a form of its own, but the functions read one term each. */
+        const uint8_t *string = mfa->arguments.data + 1;
+        arity = get_u16(string);
+        for (int i = 0; i < arity; i++)
+            term_put_int(&integers, string[2 + i]);
+        arguments = cursor_of(buffer_slice(&integers));
+    } else if (!cursor_list(&arguments, &arity)) {
         arity = -1;
     }
     const struct rpc_function *f = find_function(rpc, mfa, arity);
-    if (f)
+    if (f && !integers.overflow)
         f->run(rpc->ctx, caller, arguments);
     else
         reply_failure(caller, "undef", mfa->module, mfa->function, mfa->arguments);
+    buffer_free(&integers);
 }
 
 /* --- erpc --- */
@@ -93,16 +95,15 @@ void rpc_take_spawn(struct rpc *rpc, const struct spawn_request *request)
     if (!slice_is(request->module, "erpc") || !(is_call || is_cast) ||
         !(monitored || has_no_options(request->options)) || !cursor_list(&c, &arity) ||
         arity != request->arity || (is_call && !cursor_term(&c, &caller.tag)) ||
-        caller.tag.len > CALLER_TAG_MAX ||
         !read_mfa(&c, &mfa)) {
         refuse_spawn(request);
         return;
     }
-    struct slice undefined = slice_of("\x77\x09undefined");
+    uint8_t room[TERM_ATOM_SIZE];
     if (is_cast)
-        caller.tag = undefined;
+        caller.tag = term_atom(room, "undefined");
     caller.pid = request->from;
-    caller.worker = worker_start(node, request, monitored);
+    caller.worker = worker_start(node, request, monitored, is_cast);
     if (caller.worker != 0)
         apply(rpc, &caller, &mfa);
     else

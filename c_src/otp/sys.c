@@ -203,8 +203,7 @@ static void reply_unknown(const struct caller *caller, struct slice request)
     reply_close(&reply);
 }
 
-/* The function that would replace the state cannot run here: the answer of a callback that fails.
- */
+/* The function that would replace the state cannot run here: answered as if it had failed. */
 static void reply_cannot_replace(const struct caller *caller)
 {
     struct reply reply;

@@ -41,14 +41,19 @@ static void send_signal(struct watches *all, struct watch *watch, put_fn put)
     buffer_free(&reference);
 }
 
-static void turn_on(struct watches *all, struct watch *watch, struct connection *via)
+static int turn_on(struct watches *all, struct watch *watch, struct connection *via)
 {
     watch->all = all;
     watch->via = via;
-    DL_APPEND(via->watches, watch);
     watch->number = ++all->last_number;
     HASH_ADD(hh, all->by_number, number, sizeof watch->number, watch);
+    if (!table_has(watch->hh)) {
+        watch->number = 0;
+        return -ENOMEM;
+    }
+    DL_APPEND(via->watches, watch);
     send_signal(all, watch, control_put_monitor);
+    return 0;
 }
 
 static void turn_off(struct watches *all, struct watch *watch)
@@ -69,14 +74,18 @@ int watch_pid(struct watches *all, struct watch *watch, const struct pid *pid)
     watch->pid = pid_copy(pid);
     if (!watch->pid)
         return -ENOMEM;
-    turn_on(all, watch, via);
-    return 0;
+    int error = turn_on(all, watch, via);
+    if (error) {
+        free(watch->pid);
+        watch->pid = NULL;
+    }
+    return error;
 }
 
-void watch_name(struct watches *all, struct watch *watch, struct connection *via, const char *name)
+int watch_name(struct watches *all, struct watch *watch, struct connection *via, const char *name)
 {
     watch->name = name;
-    turn_on(all, watch, via);
+    return turn_on(all, watch, via);
 }
 
 void watch_stop(struct watches *all, struct watch *watch)
@@ -111,10 +120,13 @@ void watches_take_exit(struct watches *all, struct connection *c, const struct c
 
 void watches_take_connection_down(struct connection *c)
 {
+    uint8_t room[TERM_ATOM_SIZE];
+    struct slice reason = term_atom(room, "noconnection");
+
     /* What a callback does may end other watches: always the first of those that are left. */
     while (c->watches) {
         struct watch *watch = c->watches;
         turn_off(watch->all, watch);
-        watch->down(watch, slice_of("\x77\x0cnoconnection"));
+        watch->down(watch, reason);
     }
 }

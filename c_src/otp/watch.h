@@ -32,12 +32,16 @@ struct watch {
     UT_hash_handle hh;
 };
 
+/* Makes an empty set of watches in the name of `owner`; both must outlive them. */
 void watches_init(struct watches *all, struct node *node, struct process *owner);
 
-/* Starts a watch that is off. Returns 0, -ENOTCONN if the pid's node is not connected, or -ENOMEM.
- */
+/* Starts a watch that is off. Returns 0, -ENOTCONN if its node is not connected, or -ENOMEM. */
 int watch_pid(struct watches *all, struct watch *watch, const struct pid *pid);
-void watch_name(struct watches *all, struct watch *watch, struct connection *via, const char *name);
+/*
+ * Starts a watch on a registered process of the node at `via`; `name` must live as long. Returns 0
+ * or -ENOMEM.
+ */
+int watch_name(struct watches *all, struct watch *watch, struct connection *via, const char *name);
 /* Turns it off, if it is on, without its firing. */
 void watch_stop(struct watches *all, struct watch *watch);
 static inline bool watch_is_on(const struct watch *watch)
@@ -45,10 +49,10 @@ static inline bool watch_is_on(const struct watch *watch)
     return watch->number != 0;
 }
 
-/* The watch with this reference, or NULL. */
+/* Returns the watch with this reference, or NULL. */
 struct watch *watch_find(struct watches *all, struct slice reference);
 
-/* From the node's hooks. */
+/* From the node's hooks: a monitor fired at the other end, and a connection that is up ended. */
 void watches_take_exit(struct watches *all, struct connection *c, const struct control *control);
 void watches_take_connection_down(struct connection *c);
 

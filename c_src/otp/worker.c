@@ -7,6 +7,7 @@
 
 struct worker {
     struct process process; /* first: the table finds the worker through it */
+    bool is_cast;
 };
 
 /* The reason in the making, reused from one worker to the next. */
@@ -38,13 +39,19 @@ static struct process *find(struct node *node, uint32_t number)
     return p && p->behaviour == &worker_behaviour ? p : NULL;
 }
 
-uint32_t worker_start(struct node *node, const struct spawn_request *request, bool monitored)
+uint32_t worker_start(struct node *node, const struct spawn_request *request, bool monitored,
+                      bool is_cast)
 {
     struct worker *w = malloc(sizeof *w);
 
     if (!w)
         return 0;
     process_start(&w->process, node, &worker_behaviour, NULL);
+    if (!process_is_alive(&w->process)) {
+        free(w);
+        return 0;
+    }
+    w->is_cast = is_cast;
     struct pid pid = process_pid(&w->process);
     struct buffer *b = connection_open_frame(request->via);
     control_put_spawn_reply(b, request->id, &request->from, monitored, &pid, NULL);
@@ -63,25 +70,50 @@ struct buffer *worker_open_result(struct node *node, uint32_t number)
     return &result;
 }
 
-void worker_finish(struct node *node, uint32_t number)
+/*
+ * erpc:execute_cast/3 ends in another way than execute_call/4: {_, return, _} is normal, {_, exit,
+ * Reason} that reason, and {_, error, Error, Stack} an exception (whose own stack is left empty).
+ */
+static void put_cast_reason(struct buffer *b, struct slice answer)
 {
-    struct process *p = find(node, number);
+    struct cursor c = cursor_of(answer);
+    struct slice tag;
+    int arity;
 
-    if (!p)
+    if (!cursor_any_tuple(&c, &arity) || !cursor_term(&c, &tag) || cursor_is_atom(&c, "return")) {
+        term_put_atom(b, "normal");
         return;
-    if (result.overflow) {
-        buffer_reset(&result, 0);
-        term_put_atom(&result, "system_limit");
     }
-    worker_exit(p, buffer_slice(&result));
+    bool is_error = cursor_is_atom(&c, "error");
+    if (is_error) {
+        term_put_tuple(b, 2);
+        term_put_tuple(b, 2);
+        term_put_atom(b, "exception");
+        term_put_tuple(b, 2);
+    } else {
+        cursor_is_atom(&c, "exit");
+    }
+    /* The last elements, as they stand there. */
+    term_put_raw(b, (struct slice){answer.data + c.at, answer.len - (size_t)c.at});
+    if (is_error)
+        term_put_nil(b);
 }
 
-void worker_end(struct node *node, uint32_t number)
+void worker_finish(struct node *node, uint32_t number)
 {
-    struct process *p = find(node, number);
+    struct worker *w = (struct worker *)find(node, number);
+    struct buffer cast_reason;
 
-    if (!p)
+    if (!w)
         return;
-    process_exit_atom(p, "normal");
-    free((struct worker *)p);
+    buffer_init(&cast_reason);
+    if (w->is_cast && !result.overflow)
+        put_cast_reason(&cast_reason, buffer_slice(&result));
+    struct buffer *reason = w->is_cast ? &cast_reason : &result;
+    if (result.overflow || reason->overflow) {
+        buffer_reset(reason, 0);
+        term_put_atom(reason, "system_limit");
+    }
+    worker_exit(&w->process, buffer_slice(reason));
+    buffer_free(&cast_reason);
 }

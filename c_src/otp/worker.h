@@ -9,14 +9,17 @@
 
 #include "dist/node.h"
 
-/* Starts a worker and answers the spawn request. Returns its number, or 0 if there is no memory. */
-uint32_t worker_start(struct node *node, const struct spawn_request *request, bool monitored);
+/*
+ * Starts a worker and answers the spawn request. `monitored` puts the caller's monitor in place;
+ * `is_cast` makes it end as erpc:execute_cast/3 does. Returns its number, or 0 without memory.
+ */
+uint32_t worker_start(struct node *node, const struct spawn_request *request, bool monitored,
+                      bool is_cast);
 
-/* A buffer for the exit reason, or NULL if the worker is gone. One worker at a time. */
+/* Returns a buffer for the exit reason, or NULL if the worker is gone. One worker at a time. */
 struct buffer *worker_open_result(struct node *node, uint32_t number);
-/* Ends the worker with what was put into that buffer. */
+/* Ends the worker with what was put into that buffer: {Tag, return, Value}, {Tag, exit, Reason} or
+ * {Tag, error, Error, Stack}. */
 void worker_finish(struct node *node, uint32_t number);
-/* Ends a worker that nobody waits for. */
-void worker_end(struct node *node, uint32_t number);
 
 #endif

@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Small enough for many idle connections, large enough that an ordinary reply needs no second one.
- */
+/* Small enough for many idle connections, large enough for an ordinary reply. */
 #define BUFFER_FIRST_CAPACITY 512
 
 void buffer_init(struct buffer *b)

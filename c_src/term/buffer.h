@@ -4,9 +4,8 @@
  * the making.
  *
  * The buffer owns its memory; buffer_free gives it back. Appending never fails at the call: when
- * memory runs out or the limit is passed, the buffer is marked `overflow`, later appends do
- * nothing, and whoever uses the bytes asks once, at the end. Pointers into the data are good until
- * the next append.
+ * memory runs out, the buffer is marked `overflow`, later appends do nothing, and whoever uses the
+ * bytes asks once, at the end. Pointers into the data are good until the next append.
  */
 #ifndef TERM_BUFFER_H
 #define TERM_BUFFER_H
@@ -14,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct buffer {
     uint8_t *data;
@@ -29,7 +29,9 @@ struct slice {
     size_t len;
 };
 
+/* Makes an empty buffer without memory; all bytes zero is one, too. */
 void buffer_init(struct buffer *b);
+/* Gives the memory back; the buffer may be used again. */
 void buffer_free(struct buffer *b);
 
 /* Makes room for `size` more bytes and returns where they go, or NULL (and overflow). Commit with
@@ -37,6 +39,7 @@ void buffer_free(struct buffer *b);
 uint8_t *buffer_reserve(struct buffer *b, size_t size);
 /* Counts `size` bytes written behind the end (at most what was reserved) as part of the data. */
 void buffer_grow(struct buffer *b, size_t size);
+/* Copies `size` bytes behind the end; `data` may be NULL if there are none. */
 void buffer_append(struct buffer *b, const void *data, size_t size);
 /* Drops `size` bytes from the front. */
 void buffer_consume(struct buffer *b, size_t size);
@@ -61,9 +64,18 @@ static inline struct slice buffer_slice(const struct buffer *b)
     return (struct slice){buffer_data(b), buffer_size(b)};
 }
 
-/* A copy of the slice in memory of its own (free() it), or NULL. */
+/* Returns a copy of the bytes in memory of its own (free() it), or NULL without memory. */
 uint8_t *slice_copy(struct slice s);
 bool slice_equal(struct slice a, struct slice b);
+/* Views a text without its ending 0. */
 struct slice slice_of(const char *text);
+
+/* Whether the bytes are those of the text. */
+static inline bool slice_is(struct slice s, const char *text)
+{
+    size_t len = strlen(text);
+
+    return s.len == len && memcmp(s.data, text, len) == 0;
+}
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "term/cursor.h"
 
+#include "term/bytes.h"
 #include "term/tags.h"
 #include "term/term_check.h"
 
@@ -16,13 +17,6 @@ struct cursor cursor_of(struct slice term)
 uint8_t cursor_tag(const struct cursor *c)
 {
     return c->at < c->end ? (uint8_t)c->data[c->at] : 0;
-}
-
-bool slice_is(struct slice s, const char *text)
-{
-    size_t len = strlen(text);
-
-    return s.len == len && memcmp(s.data, text, len) == 0;
 }
 
 bool cursor_any_tuple(struct cursor *c, int *arity)
@@ -73,7 +67,7 @@ bool cursor_atom(struct cursor *c, struct slice *name)
     if (tag == TAG_SMALL_ATOM_UTF8 || tag == TAG_SMALL_ATOM)
         *name = (struct slice){p + 2, p[1]};
     else
-        *name = (struct slice){p + 3, (size_t)p[1] << 8 | p[2]};
+        *name = (struct slice){p + 3, get_u16(p + 1)};
     c->at = (int)(name->data + name->len - (const uint8_t *)c->data);
     return true;
 }
@@ -104,15 +98,11 @@ bool cursor_int(struct cursor *c, int64_t *value)
 {
     EI_LONGLONG found;
 
-    if (ei_decode_longlong(c->data, &c->at, &found) != 0)
+    /* ei reads without looking where the end is. */
+    if (cursor_tag(c) == 0 || ei_decode_longlong(c->data, &c->at, &found) != 0)
         return false;
     *value = found;
     return true;
-}
-
-bool cursor_float(struct cursor *c, double *value)
-{
-    return cursor_tag(c) == TAG_NEW_FLOAT && ei_decode_double(c->data, &c->at, value) == 0;
 }
 
 bool cursor_binary(struct cursor *c, struct slice *bytes)
@@ -128,11 +118,6 @@ bool cursor_binary(struct cursor *c, struct slice *bytes)
     return true;
 }
 
-static uint32_t read_u32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
 bool cursor_pid(struct cursor *c, struct pid *pid)
 {
     uint8_t tag = cursor_tag(c);
@@ -142,9 +127,9 @@ bool cursor_pid(struct cursor *c, struct pid *pid)
     if (tag != TAG_NEW_PID || !cursor_atom(&inside, &pid->node))
         return false;
     const uint8_t *p = (const uint8_t *)inside.data + inside.at;
-    pid->id = read_u32(p);
-    pid->serial = read_u32(p + 4);
-    pid->creation = read_u32(p + 8);
+    pid->id = get_u32(p);
+    pid->serial = get_u32(p + 4);
+    pid->creation = get_u32(p + 8);
     c->at = inside.at + 12;
     return true;
 }
@@ -164,15 +149,15 @@ bool reference_number(struct slice reference, struct slice node, uint32_t creati
         reference.data[2] != 3 || !cursor_atom(&c, &name) || !slice_equal(name, node))
         return false;
     const uint8_t *p = reference.data + c.at;
-    *number = (uint64_t)read_u32(p + 4) | (uint64_t)read_u32(p + 8) << 18 |
-              (uint64_t)read_u32(p + 12) << 50;
-    return read_u32(p) == creation;
+    *number =
+        (uint64_t)get_u32(p + 4) | (uint64_t)get_u32(p + 8) << 18 | (uint64_t)get_u32(p + 12) << 50;
+    return get_u32(p) == creation;
 }
 
 bool cursor_term(struct cursor *c, struct slice *raw)
 {
     const uint8_t *p = (const uint8_t *)c->data + c->at;
-    ssize_t size = term_check(p, (size_t)(c->end - c->at));
+    ssize_t size = term_size(p, (size_t)(c->end - c->at));
 
     if (size < 0)
         return false;

@@ -28,37 +28,42 @@ struct pid {
     uint32_t creation;
 };
 
-/* Starts at the first byte of `term`, which must have passed term_check and be shorter than 2 GiB.
- */
+/* Starts at the first byte of `term`, which has passed term_check and is shorter than 2 GiB. */
 struct cursor cursor_of(struct slice term);
 
-/* The tag of the next term (tags.h), or 0 at the end. */
+/* Returns the tag of the next term (tags.h), or 0 at the end. */
 uint8_t cursor_tag(const struct cursor *c);
 
+/* Reads the head of a tuple of `arity` elements, or of any number of them; the elements follow. */
 bool cursor_tuple(struct cursor *c, int arity);
 bool cursor_any_tuple(struct cursor *c, int *arity);
-/* A list's head: `length` elements follow, then the tail, unless the list was empty. Byte lists are
- * no match. */
+/* Reads a list's head: `length` elements follow, then the tail, unless the list was empty. A list
+ * of bytes in its short form (TAG_STRING) is no match. */
 bool cursor_list(struct cursor *c, int *length);
+/* Reads a map's head: `pairs` times a key and its value follow. */
 bool cursor_map(struct cursor *c, int *pairs);
+/* Reads an atom in any of its four forms. */
 bool cursor_atom(struct cursor *c, struct slice *name);
+/* Reads the atom `name` and no other. */
 bool cursor_is_atom(struct cursor *c, const char *name);
+/* Reads `true` or `false`. */
 bool cursor_bool(struct cursor *c, bool *value);
+/* Reads an integer; one outside of int64_t is no match. */
 bool cursor_int(struct cursor *c, int64_t *value);
-bool cursor_float(struct cursor *c, double *value);
+/* Reads a binary; a bitstring that is none is no match. */
 bool cursor_binary(struct cursor *c, struct slice *bytes);
 bool cursor_pid(struct cursor *c, struct pid *pid);
+/* Reads a reference, as its bytes. */
 bool cursor_reference(struct cursor *c, struct slice *raw);
-/* The number of a reference that term_put_reference made for this node. */
-bool reference_number(struct slice reference, struct slice node, uint32_t creation,
-                      uint64_t *number);
-/* Any term, as its bytes. */
+/* Reads any term, as its bytes. Fails at the end, and without memory (term_check). */
 bool cursor_term(struct cursor *c, struct slice *raw);
 
-/* A copy that owns its node name, in one piece: free() it. NULL without memory. */
+/* Gives the number of a reference that term_put_reference made for this node, else false. */
+bool reference_number(struct slice reference, struct slice node, uint32_t creation,
+                      uint64_t *number);
+
+/* Returns a copy that owns its node name, in one piece: free() it. NULL without memory. */
 struct pid *pid_copy(const struct pid *pid);
 bool pid_equal(const struct pid *a, const struct pid *b);
-
-bool slice_is(struct slice s, const char *text);
 
 #endif

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "term/term_check.h"
 
+#include "term/bytes.h"
 #include "term/tags.h"
+#include "term/utf8.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -36,6 +38,7 @@ struct keys {
     struct key *items;
     size_t count;
     size_t capacity;
+    size_t seen; /* of all maps, closed ones too */
 };
 
 static inline const uint8_t *take(struct reader *r, size_t size)
@@ -61,33 +64,26 @@ static uint32_t take_u16(struct reader *r)
 {
     const uint8_t *p = take(r, 2);
 
-    return p ? (uint32_t)p[0] << 8 | p[1] : 0;
+    return p ? get_u16(p) : 0;
 }
 
 static uint32_t take_u32(struct reader *r)
 {
     const uint8_t *p = take(r, 4);
 
-    return p ? (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3] : 0;
+    return p ? get_u32(p) : 0;
 }
 
-/* Counts the characters of strict UTF-8 (no surrogates, no overlong forms), or -1. */
+/* Counts the characters, or -1. */
 static int utf8_length(const uint8_t *s, size_t len)
 {
+    uint32_t character;
     int count = 0;
 
-    for (size_t i = 0; i < len; count++) {
-        uint8_t c = s[i];
-        size_t more = c < 0x80 ? 0 : c >= 0xc2 && c < 0xe0 ? 1 : (c & 0xf0) == 0xe0 ? 2 : 3;
-        if ((c >= 0x80 && c < 0xc2) || c > 0xf4 || len - i <= more)
+    for (size_t size; len > 0; s += size, len -= size, count++) {
+        size = *s < 0x80 ? 1 : utf8_next(s, len, &character);
+        if (size == 0)
             return -1;
-        for (size_t k = 1; k <= more; k++)
-            if ((s[i + k] & 0xc0) != 0x80)
-                return -1;
-        if ((c == 0xe0 && s[i + 1] < 0xa0) || (c == 0xed && s[i + 1] > 0x9f) ||
-            (c == 0xf0 && s[i + 1] < 0x90) || (c == 0xf4 && s[i + 1] > 0x8f))
-            return -1;
-        i += more + 1;
     }
     return count;
 }
@@ -286,6 +282,8 @@ static struct level check_one(struct reader *r)
 
 static bool keys_open(struct keys *keys, const uint8_t *start)
 {
+    if (++keys->seen > TERM_MAX_KEYS)
+        return false;
     if (keys->count == keys->capacity) {
         size_t capacity = keys->capacity ? keys->capacity * 2 : 64;
         struct key *items = realloc(keys->items, capacity * sizeof *items);
@@ -365,6 +363,7 @@ static bool note_key(struct level *level, struct keys *keys, const uint8_t *at)
     return true;
 }
 
+/* `keys` NULL: those of maps are not compared. */
 static ssize_t check(struct reader *r, struct keys *keys)
 {
     struct level stack[TERM_MAX_DEPTH + 1];
@@ -375,25 +374,24 @@ static ssize_t check(struct reader *r, struct keys *keys)
         while (stack[depth].left == 0) {
             if (stack[depth].must_end && stack[depth].must_end != r->pos)
                 return -EBADMSG;
-            if (stack[depth].is_map && !keys_close(keys, stack[depth].first_key))
+            if (keys && stack[depth].is_map && !keys_close(keys, stack[depth].first_key))
                 return -EBADMSG;
             if (depth == 0)
                 return (ssize_t)r->pos;
             depth--;
         }
-        if (stack[depth].is_map && !note_key(&stack[depth], keys, r->data + r->pos))
-            return -ENOMEM;
+        if (keys && stack[depth].is_map && !note_key(&stack[depth], keys, r->data + r->pos))
+            return keys->seen > TERM_MAX_KEYS ? -E2BIG : -ENOMEM;
         stack[depth].left--;
         struct level inside = check_one(r);
-        /* Every term takes a byte at least: a count that the rest of the data cannot hold is a lie.
-         */
+        /* Every term takes a byte at least: a count that the rest cannot hold is a lie. */
         if (r->bad || inside.left > r->len - r->pos)
             return -EBADMSG;
         if (inside.left == 0 && inside.must_end == 0)
             continue;
         if (depth == TERM_MAX_DEPTH)
             return -E2BIG;
-        inside.first_key = keys->count;
+        inside.first_key = keys ? keys->count : 0;
         stack[++depth] = inside;
     }
 }
@@ -406,4 +404,11 @@ ssize_t term_check(const uint8_t *data, size_t len)
 
     free(keys.items);
     return size;
+}
+
+ssize_t term_size(const uint8_t *data, size_t len)
+{
+    struct reader r = {.data = data, .len = len};
+
+    return check(&r, NULL);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "term/term_write.h"
 
+#include "term/bytes.h"
 #include "term/tags.h"
 
 #include <ei.h>
@@ -57,9 +58,14 @@ void term_put_atom(struct buffer *b, const char *name)
     term_put_atom_slice(b, slice_of(name));
 }
 
-void term_put_bool(struct buffer *b, bool value)
+struct slice term_atom(uint8_t room[static TERM_ATOM_SIZE], const char *name)
 {
-    term_put_atom(b, value ? "true" : "false");
+    size_t len = strlen(name);
+
+    room[0] = TAG_SMALL_ATOM_UTF8;
+    room[1] = (uint8_t)len;
+    memcpy(room + 2, name, len);
+    return (struct slice){room, 2 + len};
 }
 
 void term_put_int(struct buffer *b, int64_t value)
@@ -70,12 +76,6 @@ void term_put_int(struct buffer *b, int64_t value)
 void term_put_binary(struct buffer *b, struct slice bytes)
 {
     PUT(b, bytes.len, ei_encode_binary, bytes.data, (long)bytes.len);
-}
-
-static void put_u32(uint8_t *p, uint32_t value)
-{
-    for (int i = 0; i < 4; i++)
-        p[i] = (uint8_t)(value >> (24 - 8 * i));
 }
 
 void term_put_pid(struct buffer *b, const struct pid *pid)

@@ -19,7 +19,6 @@ void term_put_map(struct buffer *b, int pairs);
 /* `name` in UTF-8, at most 255 characters. */
 void term_put_atom(struct buffer *b, const char *name);
 void term_put_atom_slice(struct buffer *b, struct slice name);
-void term_put_bool(struct buffer *b, bool value);
 void term_put_int(struct buffer *b, int64_t value);
 void term_put_binary(struct buffer *b, struct slice bytes);
 void term_put_pid(struct buffer *b, const struct pid *pid);
@@ -28,15 +27,19 @@ void term_put_reference(struct buffer *b, struct slice node, uint32_t creation, 
 void term_put_float(struct buffer *b, double value);
 /* A list of characters, as Erlang's "text". */
 void term_put_string(struct buffer *b, const char *text);
-/* A whole term that was read or written before. */
+/* A whole term, as it was read or written before. */
 void term_put_raw(struct buffer *b, struct slice term);
 /* `{A, B}` and `{A, B, C}` of atoms are what errors are made of: term_put_atoms(b, 2, "error",
  * "x"). */
 void term_put_atoms(struct buffer *b, int arity, ...);
 
-/* A proper list of an unknown number of elements: open it, put the elements, close it with their
- * number. */
+/* A proper list of an unknown number of elements: open it, put the elements, close it with what was
+ * returned and their number. */
 size_t term_open_list(struct buffer *b);
 void term_close_list(struct buffer *b, size_t opened, uint32_t length);
+
+/* Makes the term of one atom (`name` in UTF-8, at most 255 bytes) without a buffer, in `room`. */
+#define TERM_ATOM_SIZE (2 + 255)
+struct slice term_atom(uint8_t room[static TERM_ATOM_SIZE], const char *name);
 
 #endif

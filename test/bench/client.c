@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "client.h"
 
+#include "dist/control.h"
 #include "dist/dist_flags.h"
 #include "dist/epmd_wire.h"
 #include "dist/handshake.h"
+#include "term/bytes.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,7 +21,6 @@
 #include <unistd.h>
 
 #define FRAME_HEAD   4
-#define PASS_THROUGH 112
 #define READ_AT_ONCE ((size_t)256 << 10)
 #define KEPT         ((size_t)1 << 20)
 #define EPMD_PORT    "4369"
@@ -157,7 +158,7 @@ struct pid client_pid(const struct client *c, uint32_t id)
 
 struct buffer *client_open_frame(struct client *c)
 {
-    static const uint8_t head[FRAME_HEAD + 1] = {0, 0, 0, 0, PASS_THROUGH};
+    static const uint8_t head[FRAME_HEAD + 1] = {0, 0, 0, 0, CONTROL_PASS_THROUGH};
 
     c->frame_start = buffer_size(&c->out);
     buffer_append(&c->out, head, sizeof head);
@@ -169,9 +170,7 @@ void client_close_frame(struct client *c)
     if (c->out.overflow)
         client_fail("out of memory");
     size_t size = buffer_size(&c->out) - c->frame_start - FRAME_HEAD;
-    uint8_t *head = buffer_data(&c->out) + c->frame_start;
-    for (int i = 0; i < FRAME_HEAD; i++)
-        head[i] = (uint8_t)(size >> (24 - 8 * i));
+    put_u32(buffer_data(&c->out) + c->frame_start, (uint32_t)size);
 }
 
 void client_put_frame(struct client *c, struct slice frame)
@@ -213,7 +212,7 @@ bool client_next_frame(struct client *c, struct slice *frame)
 
     while (buffer_size(&c->in) >= FRAME_HEAD) {
         const uint8_t *p = buffer_data(&c->in);
-        size_t size = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+        size_t size = get_u32(p);
         if (buffer_size(&c->in) - FRAME_HEAD < size)
             return false;
         /* What is consumed stays where it is until more is read. */

@@ -4,6 +4,7 @@
 #include "usage.h"
 
 #include "dist/control.h"
+#include "term/bytes.h"
 #include "term/tags.h"
 #include "term/term_write.h"
 
@@ -11,17 +12,6 @@
 
 #define SYNC_SLOT   0x3ffffu /* the highest that fits: no call of a benchmark has it */
 #define PROFILE_TTL 86400    /* s */
-
-static void put_u32(uint8_t *p, uint32_t value)
-{
-    for (int i = 0; i < 4; i++)
-        p[i] = (uint8_t)(value >> (24 - 8 * i));
-}
-
-static uint32_t get_u32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
 
 /* --- peers --- */
 
@@ -123,7 +113,7 @@ static void put_reference(struct call_template *t, const struct client *c)
 
 static size_t open_template_frame(struct call_template *t)
 {
-    static const uint8_t head[5] = {0, 0, 0, 0, 112};
+    static const uint8_t head[5] = {0, 0, 0, 0, CONTROL_PASS_THROUGH};
     size_t start = buffer_size(&t->bytes);
 
     buffer_append(&t->bytes, head, sizeof head);

@@ -19,6 +19,7 @@ in_vms() ->
         {"all functions in a VM with a long name", fun() -> functions(long()) end},
         {"all functions in a VM with a short name", fun() -> functions(["-sname", cnode:unique("short")]) end},
         {"all functions in a VM that waits for its name", fun() -> functions(["-sname", "undefined"]) end},
+        {"all functions in a VM with cookies from the command line", fun cookies/0},
         {"the names of the C node", fun names/0},
         {"the old options, and those of others", fun options/0},
         {"options from the application's environment", fun environment/0},
@@ -30,26 +31,33 @@ in_vms() ->
         {"supervision in a distributed VM", fun() -> supervision(long()) end},
         {"the end of a C node that others started", fun shared_end/0},
         {"shutdown while the C program hangs", fun hanging/0},
+        {"shutdown while distribution can't be stopped", fun kernel_hanging/0},
+        {"distribution that was not started here is not stopped", fun not_allowed/0},
+        {"the process of distribution killed", fun distribution_killed/0},
+        {"a message that is none of the program's", fun strange_message/0},
         {"the local process killed in a plain VM", fun() -> killed(Plain) end},
         {"the local process killed in a distributed VM", fun() -> killed(long()) end},
         {"the VM killed", fun vm_killed/0},
         {"nothing is left behind in a plain VM", fun() -> rounds(Plain) end},
         {"nothing is left behind in a distributed VM", fun() -> rounds(long()) end},
         {"errors of a start", fun errors/0},
+        {"a program that is not there", fun no_program/0},
+        {"a program that is never ready", fun not_ready/0},
         {"a home directory that can't be written", fun home/0},
         {"distribution that is not TCP", fun not_tcp/0},
         {"the name is taken", fun name_taken/0},
         {"EPMD is found where PATH has none", fun no_path/0},
-        {"log lines with their level", fun log_lines/0}
+        {"log lines with their level", fun log_lines/0},
+        {"the program and the application have one version", fun versions/0}
     ],
     [{spawn, {timeout, 60, {Title, Test}}} || {Title, Test} <- Tests].
 
 projects() ->
-    %% In order: both build the program in the same folder.
-    {setup, fun sources/0, fun remove/1, fun(Dir) ->
+    %% In order: both releases have the README's name.
+    {setup, fun repositories/0, fun remove/1, fun(Dir) ->
         {inorder, [{spawn, {timeout, 300, {Title, fun() -> Test(Dir) end}}} || {Title, Test} <- [
-            {"a rebar3 project", fun rebar3_project/1},
-            {"a Mix project", fun mix_project/1}
+            {"the rebar3 project of the README", fun rebar3_project/1},
+            {"the Mix project of the README", fun mix_project/1}
         ]]}
     end}.
 
@@ -118,6 +126,10 @@ completed(Id) ->
 
 failed(Id) ->
     receive {punch_session, Id, #{state := failed, result := Result, attempts := Attempts}} -> {Result, Attempts} end.
+
+%% The VM's own cookie counts, not the one for another node that comes first.
+cookies() ->
+    functions(["-sname", "undefined", "-setcookie", "some@where", "other", "-setcookie", cnode:unique("own")]).
 
 names() ->
     CNode = fun() -> {ok, _} = ?NAME:start_link(#{}), [C] = nodes(hidden), ok = gen_server:stop(?NAME), C end,
@@ -205,7 +217,12 @@ shared_end() ->
     Handle = #{node := C, name := Name} = cnode:start(),
     Vm = vm(long()),
     {Sup, First} = cnode:on(Vm, fun() -> supervise(#{cnode => C}) end),
-    ok = cnode:kill(Handle),
+    cnode:on(Vm, fun() ->
+        Ref = monitor(process, First),
+        kill_program(C, "KILL"),
+        receive {'DOWN', Ref, process, First, Reason} -> ?assertEqual({cnode_down, noconnection}, Reason) end
+    end),
+    ?assertEqual(137, cnode:await_exit(Handle)),
     %% A C node that comes back is found again: the restart waits for it.
     Again = cnode:start(#{name => Name}),
     cnode:on(Vm, fun() ->
@@ -268,7 +285,9 @@ third_node() ->
 %%% Supervision
 %%%-------------------------------------------------------------------
 
-%% @private The supervisor of the old module's users.
+%% @private
+%% @doc The supervisor of the old module's users.
+-spec init(map()) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init(Opts) ->
     {ok, {#{strategy => one_for_one, intensity => 10, period => 60},
           [#{id => ?NAME, start => {?NAME, start_link, [Opts]}}]}}.
@@ -327,6 +346,59 @@ hanging() ->
         shutdown(Sup),
         not_running(C),
         ?assertEqual(nonode@nohost, node())
+    end).
+
+%% Nothing can be asked of the kernel's supervisor; what is late is done when it goes on.
+kernel_hanging() ->
+    with_vm([], fun() ->
+        handle_log(),
+        {Sup, _} = supervise(#{}),
+        [C] = nodes(hidden),
+        ok = sys:suspend(kernel_sup),
+        shutdown(Sup),
+        logged(warning, "macula_nat_coordinator has not stopped distribution: timeout"),
+        ok = sys:resume(kernel_sup),
+        cnode:await(fun() -> node() =:= nonode@nohost end),
+        not_running(C)
+    end).
+
+not_allowed() ->
+    with_vm(long(), fun() ->
+        handle_log(),
+        Name = node(),
+        ?assertEqual(ok, macula_nat_cnode_dist:terminate(shutdown, Name)),
+        logged(warning, "distribution of " ++ atom_to_list(Name) ++ " can't be stopped: not_allowed"),
+        ?assertEqual(Name, node())
+    end).
+
+distribution_killed() ->
+    with_vm([], fun() ->
+        handle_log(),
+        {ok, _} = ?NAME:start_link(#{}),
+        [C] = nodes(hidden),
+        Ref = monitor(process, macula_nat_cnode_dist),
+        exit(whereis(macula_nat_cnode_dist), kill),
+        receive {'DOWN', Ref, process, _, killed} -> ok end,
+        api(),
+        ok = gen_server:stop(?NAME),
+        logged(warning, "macula_nat_coordinator has not stopped distribution: noproc"),
+        not_running(C),
+        %% What is left of it serves the next.
+        {ok, _} = ?NAME:start_link(#{}),
+        api(),
+        ok = gen_server:stop(?NAME)
+    end).
+
+strange_message() ->
+    with_vm([], fun() ->
+        {ok, Pid} = ?NAME:start_link(#{}),
+        [C] = nodes(hidden),
+        [Port] = [Each || Each <- erlang:ports(), erlang:port_info(Each, connected) =:= {connected, Pid}],
+        %% It is waiting when the process begins to wait for the end of the program.
+        ok = sys:suspend(Pid),
+        Pid ! {Port, anything},
+        ok = gen_server:stop(Pid),
+        not_running(C)
     end).
 
 killed(Args) ->
@@ -399,6 +471,32 @@ errors() ->
         ?assertEqual([], children())
     end).
 
+no_program() ->
+    with_program(none, fun(Program) ->
+        ?assertEqual({error, {cannot_run, Program, enoent}}, ?NAME:start_link(#{}))
+    end).
+
+%% That it says something all the time gives it no more time.
+not_ready() ->
+    with_program("#!/bin/sh\nwhile echo still not ready; do sleep 0.1; done\n", fun(_) ->
+        ?assertEqual({error, not_ready}, ?NAME:start_link(#{})),
+        cnode:await(fun() -> children() =:= [] end)
+    end).
+
+%% The modules in a folder that has another program beside it, or none.
+with_program(Script, Fun) ->
+    with_vm(long(), fun() ->
+        process_flag(trap_exit, true),
+        Dir = string:trim(os:cmd("mktemp -d")),
+        Program = Dir ++ "/priv/macula_nat_cnode",
+        Modules = filename:dirname(code:which(?NAME)),
+        "" = os:cmd("cp -r " ++ Modules ++ " " ++ Dir ++ "/ebin"),
+        [begin write(Dir, "priv/macula_nat_cnode", Script), ok = file:change_mode(Program, 8#700) end || Script =/= none],
+        true = code:del_path(Modules),
+        true = code:add_patha(Dir ++ "/ebin"),
+        try Fun(Program) after remove(Dir) end
+    end).
+
 home() ->
     fails([], [{"HOME", "/proc"}], fun(Reason) ->
         {distribution_not_started, {auth, Text}} = Reason,
@@ -449,16 +547,21 @@ no_path() ->
 %%% The log
 %%%-------------------------------------------------------------------
 
-%% @private A handler of logger.
+%% @private
+%% @doc A handler of logger.
+-spec log(logger:log_event(), logger:handler_config()) -> term().
 log(#{level := Level, msg := {Format, Arguments}}, #{config := #{to := Pid}}) when is_list(Format) ->
     Pid ! {log, Level, lists:flatten(io_lib:format(Format, Arguments))};
 log(_, _) ->
     ok.
 
+handle_log() ->
+    ok = logger:set_primary_config(level, debug),
+    ok = logger:add_handler(?MODULE, ?MODULE, #{config => #{to => self()}}).
+
 log_lines() ->
     with_vm([], fun() ->
-        ok = logger:set_primary_config(level, debug),
-        ok = logger:add_handler(?MODULE, ?MODULE, #{config => #{to => self()}}),
+        handle_log(),
         {ok, _} = ?NAME:start_link(#{}),
         logged(notice, "macula_nat_coordinator has started distribution"),
         logged(notice, "macula_nat_cnode: [^ ]+ serves calls at port [0-9]+"),
@@ -488,72 +591,106 @@ logged(Level, Regexp) ->
 %%% Projects that depend on it
 %%%-------------------------------------------------------------------
 
-%% What a git dependency consists of.
-sources() ->
+%% The README's projects need two repositories: this one, and one that stands for macula, with the old module in it.
+repositories() ->
     Dir = string:trim(os:cmd("mktemp -d")),
-    "" = os:cmd("mkdir -p " ++ Dir ++ "/macula_nat_cnode/priv && cp -r Makefile rebar.config scripts c_src include src " ++
-                Dir ++ "/macula_nat_cnode && cp priv/.gitignore " ++ Dir ++ "/macula_nat_cnode/priv"),
+    case os:find_executable("git") of
+        false -> ok;
+        _ ->
+            repository(Dir ++ "/macula_nat_cnode",
+                       ["Makefile", "rebar.config", "scripts", "c_src", "include", "src", "priv/.gitignore"]),
+            repository(Dir ++ "/macula", ["-C", "test/erlang/doubles/macula", "."])
+    end,
     Dir.
+
+repository(Dir, Files) ->
+    ok = filelib:ensure_path(Dir),
+    run(".", "tar -c " ++ lists:join(" ", Files) ++ " | tar -x -C " ++ Dir),
+    run(Dir, "git init -q -b main && git add . && git -c user.name=test -c user.email=test@localhost commit -q -m test").
 
 remove(Dir) ->
     "" = os:cmd("rm -rf " ++ Dir).
 
+%% What the README shows, with these repositories in place of the real ones; without the part that leaves out the old
+%% module there is no release.
 rebar3_project(Dir) ->
-    has("rebar3"),
+    [has(Command) || Command <- ["rebar3", "git"]],
+    {Text, [Config, AppSrc, VmArgs, Commands]} = readme("With rebar3"),
     Project = filename:join(Dir, "rebar3_project"),
-    write(Project, "rebar.config",
-          "{deps, [macula_nat_cnode]}.\n"
-          "{relx, [{release, {sample, \"1\"}, [sample]}, {mode, prod}, {include_erts, false},\n"
-          "        {exclude_modules, [{macula, [macula_nat_coordinator]}]}]}.\n"),
-    write(Project, "src/sample.app.src",
-          "{application, sample, [{vsn, \"1\"}, {mod, {sample, []}},\n"
-          "                       {applications, [kernel, stdlib, macula_nat_cnode, macula]}]}.\n"),
-    write(Project, "src/sample.erl",
-          "-module(sample).\n-behaviour(application).\n-export([start/2, stop/1]).\n"
-          "start(_, _) ->\n"
-          "    Answer = macula_nat_coordinator:request_connection(<<\"a\">>, <<\"b\">>),\n"
-          "    io:format(\"answer ~0p~n\", [Answer]),\n"
-          "    {ok, spawn_link(fun() -> init:stop(), receive after infinity -> ok end end)}.\n"
-          "stop(_) -> ok.\n"),
-    macula(filename:join(Project, "apps/macula")),
-    ok = filelib:ensure_dir(filename:join(Project, "_checkouts/x")),
-    "" = os:cmd("mv " ++ Project ++ "/src " ++ Project ++ "/apps/sample_src && mkdir " ++ Project ++ "/apps/sample && mv " ++
-                Project ++ "/apps/sample_src " ++ Project ++ "/apps/sample/src"),
-    ok = file:make_symlink(filename:join(Dir, "macula_nat_cnode"), filename:join(Project, "_checkouts/macula_nat_cnode")),
-    run(Project, "rebar3 release"),
-    Output = run(Project, "_build/default/rel/sample/bin/sample foreground"),
-    ?assertMatch({match, _}, re:run(Output, "answer {ok,hole_punch,<<\"[^\"]{24}\">>}"), Output).
+    write(Project, "src/my_node.app.src", AppSrc),
+    write(Project, "vm.args", VmArgs),
+    Whole = replace("\\{macula, \"0.14.3\"\\}", "{macula, {git, \"file://" ++ Dir ++ "/macula\", {branch, \"main\"}}}",
+                    repository_url(Dir, Config)),
+    write(Project, "rebar.config", replace("\\{overrides, .*?\\]\\}\\.\n", "", Whole)),
+    [Build, Start] = string:lexemes(Commands, "\n"),
+    no_release(Project, Build),
+    write(Project, "rebar.config", Whole),
+    run(Project, mentioned("rm -rf _build/default/lib/macula", Text)),
+    run(Project, Build),
+    release(Project, Start, first("^-name (\\S+)$", VmArgs), first("^-setcookie (\\S+)$", VmArgs)).
 
 mix_project(Dir) ->
-    has("elixir"),
-    has("mix"),
-    has("rebar3"),
+    [has(Command) || Command <- ["elixir", "mix", "rebar3", "git"]],
+    {Text, [MixExs, Commands]} = readme("With Mix"),
     Project = filename:join(Dir, "mix_project"),
-    write(Project, "mix.exs",
-          "defmodule Sample.MixProject do\n  use Mix.Project\n\n"
-          "  def project do\n    [app: :sample, version: \"1.0.0\", deps: [{:macula_nat_cnode, path: \"../macula_nat_cnode\"}]]\n  end\n\n"
-          "  def application, do: [extra_applications: [:logger]]\nend\n"),
-    write(Project, "lib/sample.ex",
-          "defmodule Sample do\n  def run do\n    {:ok, _} = :macula_nat_coordinator.start_link(%{})\n"
-          "    answer = :macula_nat_coordinator.request_connection(\"a\", \"b\")\n"
-          "    :ok = :gen_server.stop(:macula_nat_coordinator)\n"
-          "    IO.inspect({:answer, answer, node()})\n  end\nend\n"),
-    run(Project, "MIX_REBAR3=$(command -v rebar3) mix compile"),
-    Output = run(Project, "MIX_REBAR3=$(command -v rebar3) mix run -e 'Sample.run()'"),
-    ?assertMatch({match, _}, re:run(Output, "{:answer, {:ok, :hole_punch, \"[^\"]{24}\"}, :nonode@nohost}"), Output).
+    Whole = replace("\\{:macula, \"0.14.3\"\\}", "{:macula, git: \"file://" ++ Dir ++ "/macula\", branch: \"main\"}",
+                    repository_url(Dir, MixExs)),
+    write(Project, "mix.exs", replace(",\n *aliases: .*?\n", "\n", Whole)),
+    [Get, Build, Start] = string:lexemes(Commands, "\n"),
+    run(Project, Get),
+    no_release(Project, Build),
+    write(Project, "mix.exs", Whole),
+    run(Project, Get),
+    run(Project, mentioned("MIX_ENV=prod mix deps.compile macula --force", Text)),
+    run(Project, Build),
+    {ok, Cookie} = file:read_file(filename:join(Project, "_build/prod/rel/my_node/releases/COOKIE")),
+    release(Project, Start, first("RELEASE_NODE=(\\S+)", Start), binary_to_list(Cookie)).
 
-%% An application with the old module in it, which starts the module as macula does.
-macula(Dir) ->
-    write(Dir, "src/macula.app.src",
-          "{application, macula, [{vsn, \"0.14.3\"}, {registered, [macula_nat_coordinator]}, {mod, {macula_app, []}},\n"
-          "                       {applications, [kernel, stdlib]}]}.\n"),
-    write(Dir, "src/macula_app.erl",
-          "-module(macula_app).\n-behaviour(application).\n-behaviour(supervisor).\n-export([start/2, stop/1, init/1]).\n"
-          "start(_, _) -> supervisor:start_link(?MODULE, []).\nstop(_) -> ok.\n"
-          "init([]) -> {ok, {#{}, [#{id => nat, start => {macula_nat_coordinator, start_link, [#{}]}}]}}.\n"),
-    write(Dir, "src/macula_nat_coordinator.erl",
-          "-module(macula_nat_coordinator).\n-export([start_link/1]).\n-spec start_link(map()) -> no_return().\n"
-          "start_link(_) -> exit(the_old_module).\n").
+%% A section of the README and its code blocks.
+readme(Heading) ->
+    {ok, Readme} = file:read_file("README.md"),
+    [_, After] = string:split(Readme, "\n### " ++ Heading ++ "\n"),
+    [Text | _] = re:split(After, "^##+ ", [multiline]),
+    {match, Blocks} = re:run(Text, "^```[a-z]*\n(.*?)^```$", [global, multiline, dotall, {capture, all_but_first, list}]),
+    {Text, lists:append(Blocks)}.
+
+mentioned(Command, Text) ->
+    {Command, true} = {Command, string:find(Text, "`" ++ Command ++ "`") =/= nomatch},
+    Command.
+
+repository_url(Dir, Text) ->
+    replace("URL of this repository", "file://" ++ Dir ++ "/macula_nat_cnode", Text).
+
+%% Of exactly one place.
+replace(Regexp, New, Text) ->
+    [Before, After] = re:split(Text, Regexp, [dotall, {return, list}]),
+    Before ++ New ++ After.
+
+first(Regexp, Text) ->
+    {match, [Found]} = re:run(Text, Regexp, [multiline, {capture, all_but_first, list}]),
+    Found.
+
+no_release(Project, Command) ->
+    {Status, Output} = status(Project, Command),
+    ?assertNotEqual({0, Output}, {Status, Output}),
+    ?assertMatch({match, _}, re:run(Output, "Duplicated modules:\\s+macula_nat_coordinator"), Output).
+
+%% Start a release, ask the coordinator in it, and end it.
+release(Project, Command, Name, Cookie) ->
+    Port = open(Project, Command),
+    Output = await_output(Port, ["macula_nat_cnode: macula_nat_", Name, " serves calls at port [0-9]+"], []),
+    Node = list_to_atom(Name),
+    with_vm(long() ++ ["-setcookie", Cookie], fun() ->
+        ?assertMatch({ok, hole_punch, _}, rpc:call(Node, ?NAME, request_connection, [<<"a">>, <<"b">>])),
+        ?assertEqual(ok, rpc:call(Node, init, stop, []))
+    end),
+    ?assertMatch({0, _}, await_status(Port, Output)).
+
+%% An application's version and the program's.
+versions() ->
+    ok = case application:load(macula_nat_cnode) of {error, {already_loaded, _}} -> ok; Loaded -> Loaded end,
+    {ok, Version} = application:get_key(macula_nat_cnode, vsn),
+    ?assertEqual({0, ["macula_nat_cnode " ++ Version]}, cnode:run(#{args => ["--version"]})).
 
 write(Dir, Name, Text) ->
     File = filename:join(Dir, Name),
@@ -563,17 +700,35 @@ write(Dir, Name, Text) ->
 has(Command) ->
     os:find_executable(Command) =/= false orelse cnode:skip(Command ++ " is not installed").
 
-%% The output of a command that must end with status 0.
+%% A command that must end with status 0.
 run(Dir, Command) ->
-    Port = open_port({spawn_executable, "/bin/sh"},
-                     [{args, ["-c", Command]}, {cd, Dir}, {env, [{"CFLAGS", "-O0"}]}, exit_status, stderr_to_stdout, binary]),
-    run_loop(Port, Command, []).
+    {Command, {0, _}} = {Command, status(Dir, Command)},
+    ok.
 
-run_loop(Port, Command, Output) ->
+status(Dir, Command) ->
+    await_status(open(Dir, Command), []).
+
+open(Dir, Command) ->
+    Rebar3 = [{"MIX_REBAR3", File} || File <- [os:find_executable("rebar3")], File =/= false],
+    open_port({spawn_executable, "/bin/sh"},
+              [{args, ["-c", Command]}, {cd, Dir}, {env, [{"CFLAGS", "-O0"} | Rebar3]}, exit_status, stderr_to_stdout, binary]).
+
+await_status(Port, Output) ->
     receive
-        {Port, {data, Data}} -> run_loop(Port, Command, [Output | Data]);
-        {Port, {exit_status, 0}} -> unicode:characters_to_list(Output);
-        {Port, {exit_status, Status}} -> error({Command, Status, unicode:characters_to_list(Output)})
+        {Port, {data, Data}} -> await_status(Port, [Output | Data]);
+        {Port, {exit_status, Status}} -> {Status, unicode:characters_to_list(Output)}
+    end.
+
+await_output(Port, Regexp, Output) ->
+    receive
+        {Port, {data, Data}} ->
+            More = [Output | Data],
+            case re:run(More, Regexp, [{capture, none}]) of
+                match -> More;
+                nomatch -> await_output(Port, Regexp, More)
+            end;
+        {Port, {exit_status, Status}} ->
+            error({ended_without, Regexp, Status, unicode:characters_to_list(Output)})
     end.
 
 %%%-------------------------------------------------------------------
@@ -599,7 +754,8 @@ vm(Args, Env) ->
 
 with_vm(Args, Fun) ->
     Vm = vm(Args),
-    Result = cnode:on(Vm, Fun, 50000),
+    %% A fun that was ended by a linked process has no result, whatever the answer is then.
+    {result, Result} = cnode:on(Vm, fun() -> {result, Fun()} end, 50000),
     cnode:peer_stop(Vm),
     Result.
 

@@ -64,8 +64,7 @@ chaos(Program, Plain, Seconds) ->
         ?assert(Events > 0),
         await_rest(Plain, N),
         check_rest(Before, Plain, N, Handle),
-        ?assertEqual([], [Line || Line <- cnode:log(Handle),
-                                  re:run(Line, "Sanitizer|runtime error", [{capture, none}]) =:= match])
+        ?assertEqual([], hostile:reports(Handle))
     end).
 
 %%%-------------------------------------------------------------------
@@ -88,14 +87,7 @@ check_rest({Descriptors, Memory}, [Peer | _], N, Handle) ->
     ?assertMatch(#{overloaded := 0}, Counters),
     Grown = cnode:memory(Handle) - Memory,
     Allowed = ?ROOM_KB + ?SESSION_KB * (Pending + Ended),
-    is_instrumented(Handle) orelse ?assertEqual({Grown, Allowed}, {min(Grown, Allowed), Allowed}).
-
-%% A sanitizer keeps freed memory on purpose, and valgrind has its own. The former reserves terabytes for its notes.
-is_instrumented(#{os_pid := OsPid}) ->
-    {ok, Maps} = file:read_file(io_lib:format("/proc/~b/maps", [OsPid])),
-    {ok, Status} = file:read_file(io_lib:format("/proc/~b/status", [OsPid])),
-    {match, [Size]} = re:run(Status, "VmSize:\\s+([0-9]+) kB", [{capture, all_but_first, list}]),
-    list_to_integer(Size) > 1 bsl 30 orelse re:run(Maps, "valgrind|vgpreload", [{capture, none}]) =:= match.
+    cnode:is_instrumented(Handle) orelse ?assertEqual({Grown, Allowed}, {min(Grown, Allowed), Allowed}).
 
 %%%-------------------------------------------------------------------
 %%% Callers

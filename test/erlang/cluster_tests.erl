@@ -35,6 +35,7 @@ cluster_test_() ->
         {"one lookup for many requests", fun single_flight/1},
         {"no cache of its own", fun without_own_cache/1},
         {"the own cache", fun own_cache/1},
+        {"more than the own cache may hold", fun full_own_cache/1},
         {"a miss is not remembered", fun misses/1},
         {"the nodes of --connect are asked first", fun connect_order/1},
         {"the node of the caller is asked before others", fun caller_first/1},
@@ -182,7 +183,7 @@ all_are_slow(#{plain := P} = W) ->
         Held = lists:sum([length(cluster:calls(W, Key, Name)) || Key <- [a, b], Name <- [?CACHE, ?DHT]]),
         [cluster:release(W, Key, Name, fun(_) -> {ok, cluster:relay(?T), fresh} end)
          || Key <- [a, b], Name <- [?CACHE, ?DHT]],
-        cnode:await(fun() -> cluster:state(P, N, [lookups, answers_too_late]) =:= Held end),
+        cnode:await(fun() -> cluster:state(P, N, [calls, answers_too_late]) =:= Held end),
         ?assertEqual(0, cluster:state(P, N, [lookups, from_macula_nat_cache]))
     end).
 
@@ -286,7 +287,7 @@ single_flight(#{a := A, plain := P} = W) ->
         cluster:release(W, a, ?CACHE, fun({get, Id}) -> {ok, cluster:public(Id), fresh} end),
         [?assertMatch({ok, direct, _}, cluster:answer(Each)) || Each <- [Other | Asking]],
         ?assertEqual(4, length(cluster:calls(W, a, ?CACHE))),
-        ?assertEqual(4, cluster:state(P, N, [lookups, calls]))
+        ?assertEqual(4, cluster:state(P, N, [calls, made]))
     end).
 
 without_own_cache(#{plain := P} = W) ->
@@ -323,6 +324,28 @@ own_cache(#{plain := P} = W) ->
             {ok, direct, _} = cluster:ask(P, N, ?I, ?T),
             length(cluster:calls(W, a, ?CACHE)) >= 6
         end)
+    end).
+
+%% Its 256 MiB have room for fewer of the profiles than are asked for; one more may come before the oldest goes. The few
+%% sessions that are kept hold no others.
+full_own_cache(#{plain := P} = W) ->
+    Large = fun(Id) -> (cluster:public(Id))#{location_label => binary:copy(<<"x">>, 1000000)} end,
+    Args = ["--profile-cache-ttl-ms", "600000", "--max-sessions", "2"],
+    cluster:with(W, Args, [{a, ?CACHE, fun({get, Id}) -> {reply, {ok, Large(Id), fresh}} end}], fun(N, Handle) ->
+        Size = byte_size(term_to_binary(Large(<<"100">>))),
+        Room = (256 bsl 20) div Size,
+        Ask = fun(Id) -> {ok, direct, _} = cluster:ask(P, N, integer_to_binary(Id), integer_to_binary(Id + 1)) end,
+        Asked = fun() -> length(cluster:calls(W, a, ?CACHE)) end,
+        [Ask(Id) || Id <- lists:seq(1, 299, 2)],
+        ?assertEqual(300, Asked()),
+        %% What came last is all there.
+        [Ask(Id) || Id <- lists:seq(301 - (Room div 2) * 2, 299, 2)],
+        ?assertEqual(300, Asked()),
+        cnode:is_instrumented(Handle) orelse ?assert(cnode:memory(Handle) < 300 * 1024),
+        %% What came first is not.
+        Gone = lists:seq(1, 300 - Room - 2, 2),
+        [Ask(Id) || Id <- Gone],
+        ?assertEqual(300 + 2 * length(Gone), Asked())
     end).
 
 misses(#{plain := P} = W) ->

@@ -13,8 +13,8 @@
 -module(cnode).
 
 -export([start/0, start/1, run/1, stop/1, signal/2, kill/1, kill_all/0, await_exit/1, is_alive/1]).
--export([log/1, await_log/2, await_log/3, mark/1]).
--export([memory/1, descriptors/1, command/0]).
+-export([log/1, await_log/2, await_log/3, await_log/4, mark/1, keep_lines/0, kept_lines/1]).
+-export([memory/1, is_instrumented/1, descriptors/1, command/0]).
 -export([peer/0, peer/1, peer_stop/1, peer_kill/1, on/2, on/3, dynamic_peer/1]).
 -export([epmd_start/0, epmd_start/1, epmd_start/2, epmd_stop/1, epmd_port/1, epmd_names/0, epmd_names/1]).
 -export([await/1, await/2, unique/1, skip/1, cookie/0, free_port/0]).
@@ -26,7 +26,7 @@
 -type peer() :: #{peer := pid(), node := node()}.
 -type epmd() :: {epmd, pid(), inet:port_number()}.
 -type options() :: #{
-    program => string(),               % command line of the program, default `command()'
+    program => string(),               % the program, default `command()'
     args => [string()],                % further arguments
     name => string(),                  % the part before `@', default a fresh one
     node_args => [string()],           % instead of `--name NAME@127.0.0.1'
@@ -37,6 +37,7 @@
 
 -define(LIMIT, 30000).
 -define(OWNER, 'owner of a program').
+-define(KEPT, cnode_kept_lines).
 
 %%%-------------------------------------------------------------------
 %%% The program under test
@@ -116,6 +117,18 @@ log(#{owner := Owner}) ->
 mark(Handle) ->
     length(log(Handle)).
 
+%% @doc From now on, and while the caller lives, keep what all programs of this node print, also when they have ended.
+-spec keep_lines() -> ok.
+keep_lines() ->
+    ?KEPT = ets:new(?KEPT, [named_table, public, ordered_set]),
+    ok.
+
+%% @doc The lines kept after a mark, 0 at first: the next mark, and the lines with the process id of who printed them.
+-spec kept_lines(Mark) -> {Mark, [{OsPid :: term(), string()}]} when Mark :: non_neg_integer().
+kept_lines(Mark) ->
+    Next = erlang:unique_integer([monotonic, positive]),
+    {Next, ets:select(?KEPT, [{{'$1', '$2', '$3'}, [{'>', '$1', Mark}, {'<', '$1', Next}], [{{'$2', '$3'}}]}])}.
+
 %% @doc Wait for a line that matches a regular expression; one that is there already counts.
 -spec await_log(handle(), iodata()) -> string().
 await_log(Handle, Regexp) ->
@@ -123,8 +136,13 @@ await_log(Handle, Regexp) ->
 
 %% @doc As `await_log/2' but only lines after a mark count.
 -spec await_log(handle(), iodata(), non_neg_integer()) -> string().
-await_log(#{owner := Owner}, Regexp, Mark) ->
-    case call(Owner, {await_log, Regexp, Mark}) of
+await_log(Handle, Regexp, Mark) ->
+    await_log(Handle, Regexp, Mark, ?LIMIT).
+
+%% @doc The same with another limit (milliseconds), for what the program itself waits for so long.
+-spec await_log(handle(), iodata(), non_neg_integer(), timeout()) -> string().
+await_log(#{owner := Owner}, Regexp, Mark, Limit) ->
+    case call(Owner, {await_log, Regexp, Mark}, Limit) of
         {exit, Status, Lines} -> error({ended_without, Regexp, Status, Lines});
         Line -> Line
     end.
@@ -136,26 +154,30 @@ memory(#{os_pid := OsPid}) ->
     {match, [Size]} = re:run(Status, "VmRSS:\\s+([0-9]+) kB", [{capture, all_but_first, list}]),
     list_to_integer(Size).
 
+%% @doc Whether the program runs under valgrind or was built with a sanitizer. Such a program keeps freed memory back:
+%% its size says nothing of what was left behind.
+-spec is_instrumented(handle()) -> boolean().
+is_instrumented(#{os_pid := OsPid}) ->
+    Exe = io_lib:format("/proc/~b/exe", [OsPid]),
+    {ok, Path} = file:read_link(Exe),
+    {ok, Bytes} = file:read_file(Exe),
+    string:find(Path, "valgrind") =/= nomatch
+        orelse binary:match(Bytes, [<<"__asan_init">>, <<"__tsan_init">>, <<"__msan_init">>]) =/= nomatch.
+
 %% @doc Number of open file descriptors of the program.
 -spec descriptors(handle()) -> non_neg_integer().
 descriptors(#{os_pid := OsPid}) ->
     {ok, Names} = file:list_dir(io_lib:format("/proc/~b/fd", [OsPid])),
     length(Names).
 
-%% @doc The command line of the program under test: the environment's CNODE.
+%% @doc The program under test: the environment's CNODE.
 -spec command() -> string().
 command() ->
     os:getenv("CNODE", "priv/macula_nat_cnode").
 
 own(Options) ->
     Parent = self(),
-    [Program0 | Given] = string:lexemes(maps:get(program, Options, command()), " "),
-    Program =
-        case filename:dirname(Program0) =/= "." orelse os:find_executable(Program0) of
-            true -> filename:absname(Program0);
-            false -> error({no_program, Program0});
-            Found -> Found
-        end,
+    Program = filename:absname(maps:get(program, Options, command())),
     filelib:is_regular(Program) orelse error({no_program, Program}),
     NodeArgs =
         case Options of
@@ -167,7 +189,7 @@ own(Options) ->
             none -> [];
             Text -> [{"MACULA_NAT_COOKIE", Text}]
         end,
-    AllArgs = Given ++ NodeArgs ++ maps:get(args, Options, []),
+    AllArgs = NodeArgs ++ maps:get(args, Options, []),
     {Exec, ExecArgs} =
         case maps:get(stderr, Options, merged) of
             merged -> {Program, AllArgs};
@@ -225,6 +247,8 @@ take_lines(Data, S) ->
     case binary:split(Data, <<"\n">>) of
         [Line, Rest] ->
             Text = binary_to_list(Line),
+            _ = ets:whereis(?KEPT) =/= undefined andalso
+                ets:insert(?KEPT, {erlang:unique_integer([monotonic, positive]), S#owner.os_pid, Text}),
             take_lines(Rest, note_ready(Text, S#owner{lines = [Text | S#owner.lines]}));
         [Partial] ->
             S#owner{partial = Partial}
@@ -262,6 +286,9 @@ answer({await_log, Regexp, Mark}, #owner{lines = Lines, status = Status}) ->
     end.
 
 call(Owner, Request) ->
+    call(Owner, Request, ?LIMIT).
+
+call(Owner, Request, Limit) ->
     Ref = monitor(process, Owner),
     Owner ! {?MODULE, {self(), Ref}, Request},
     receive
@@ -270,7 +297,7 @@ call(Owner, Request) ->
             Answer;
         {'DOWN', Ref, process, Owner, Reason} ->
             error({owner_ended, Reason})
-    after ?LIMIT ->
+    after Limit ->
         demonitor(Ref, [flush]),
         error({not_within_limit, Request, log(#{owner => Owner})})
     end.
@@ -287,8 +314,18 @@ reply({Pid, Ref}, Answer) ->
 peer() ->
     peer(#{}).
 
-%% @doc Start an Erlang node with a name at 127.0.0.1 (or a short name), linked to the caller.
--spec peer(#{name => string(), shortnames => boolean(), args => [string()], env => [{string(), string()}]}) -> peer().
+%% @doc Start an Erlang node with a name at 127.0.0.1 (or a short name), linked to the caller. With `inside' it has no
+%% name, and is started by that command line, to which its arguments are added: it may be in another network.
+-spec peer(#{name => string(), shortnames => boolean(), args => [string()], env => [{string(), string()}],
+             inside => [string()]}) -> peer().
+peer(#{inside := [Command | Arguments]}) ->
+    {ok, Pid, Node} = peer:start_link(#{
+        connection => standard_io,
+        wait_boot => ?LIMIT,
+        exec => {os:find_executable(Command), Arguments},
+        args => peer_args()
+    }),
+    #{peer => Pid, node => Node};
 peer(Options) ->
     Names =
         case Options of
@@ -488,7 +525,6 @@ with(Options, Fun) ->
             end
     catch
         Class:Reason:Stack ->
-            io:format("log of the program:~n~ts~n", [lists:join("\n", log(Handle))]),
             _ = kill(Handle),
             erlang:raise(Class, Reason, Stack)
     end.

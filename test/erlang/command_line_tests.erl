@@ -164,11 +164,12 @@ refused_cookies() ->
     refused_cookie(["--cookie-file", temporary("missing")], #{cookie => none}),
     refused_cookie(["--cookie-file", directory()], #{cookie => none}),
     %% A port cannot set a variable to nothing, env can.
-    refused_cookie([], #{program => "/usr/bin/env MACULA_NAT_COOKIE= " ++ cnode:command()}).
+    refused_cookie([], #{program => "/usr/bin/env", node_args => ["MACULA_NAT_COOKIE=", cnode:command()]}).
 
 %% The line does not show what was in the file.
 refused_cookie(Args, Options) ->
-    {Status, Stdout, Stderr} = run(["--sname", cnode:unique("refused") | Args], Options),
+    Before = maps:get(node_args, Options, []),
+    {Status, Stdout, Stderr} = run(Before ++ ["--sname", cnode:unique("refused") | Args], Options),
     ?assertMatch({Args, ?NO_PERMISSION, [], [_]}, {Args, Status, Stdout, Stderr}),
     ?assertNotEqual(nomatch, string:find(hd(Stderr), "cookie")),
     [?assertEqual(nomatch, string:find(hd(Stderr), Text)) || Text <- ["secret", "zwei", "aaaaaaaa"]].
@@ -280,10 +281,9 @@ stdin_end() ->
 
 %% The program with a file as its stdin.
 reading(File, Args) ->
-    Program = string:lexemes(cnode:command(), " "),
     #{program => "/bin/sh",
-      node_args => ["-c", "f=$0; exec \"$@\" <\"$f\"", File] ++ Program
-          ++ ["--name", cnode:unique("stdin") ++ "@127.0.0.1" | Args]}.
+      node_args => ["-c", "f=$0; exec \"$@\" <\"$f\"", File, cnode:command(),
+                    "--name", cnode:unique("stdin") ++ "@127.0.0.1" | Args]}.
 
 signals() ->
     [begin

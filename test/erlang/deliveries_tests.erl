@@ -29,6 +29,7 @@ deliveries_test_() ->
         {"the DHT of another node", fun other_dht/1},
         {"a slow connection holds nobody up", fun slow/1},
         {"a connection that takes too long", fun too_slow/1},
+        {"a DHT that never answers", fun silent_dht/1},
         {"a node without the module is not asked again", fun without_module/1},
         {"many nodes without the module", fun many_without_module/1},
         {"the connecting node is killed", fun(W) -> cut_off(W, "KILL") end},
@@ -226,11 +227,10 @@ all_fail() ->
 
 %% The attempt ends by its timeout, as if the message had been lost on its way.
 undelivered(#{plain := P} = W, Services) ->
-    Limited = #{max_punch_attempts => 0, punch_timeout_ms => 50},
     cluster:with(W, [], [{a, ?CACHE, both()} | Services], fun(N, Handle) ->
         Ended = cnode:on(P, fun() ->
             {ok, hole_punch, Id} =
-                gen_server:call({?NAME, N}, {request_connection, ?I, ?T, Limited#{notify => self()}}),
+                gen_server:call({?NAME, N}, {request_connection, ?I, ?T, once(self())}),
             receive {punch_session, Id, #{result := _} = Session} -> Session end
         end),
         ?assertMatch(#{state := failed, result := timeout, strategy := relay}, Ended),
@@ -238,6 +238,10 @@ undelivered(#{plain := P} = W, Services) ->
         ?assertEqual({0, 0, 2}, delivered(P, N)),
         _ = cnode:await_log(Handle, "warning.*PUNCH_COORDINATE")
     end).
+
+%% One attempt that does not last long.
+once(Pid) ->
+    #{max_punch_attempts => 0, punch_timeout_ms => 50, notify => Pid}.
 
 other_dht(#{a := #{node := NodeA}, plain := P} = W) ->
     Services = [{a, ?CACHE, both()}, {a, ?DHT, fun(_) -> {reply, {error, full}} end}, {b, ?DHT, cluster:stored(#{})}],
@@ -274,14 +278,38 @@ too_slow(#{plain := P} = W) ->
         cluster:await_rest(P, N),
         %% The late answers change nothing.
         cluster:release(W, b, ?CONNECTOR, fun(_) -> ok end),
-        cnode:await(fun() -> cluster:state(P, N, [lookups, answers_too_late]) =:= 2 end),
+        cnode:await(fun() -> cluster:state(P, N, [calls, answers_too_late]) =:= 2 end),
         ?assertEqual({0, 2, 0}, delivered(P, N))
+    end).
+
+%% It is asked where the target is, for both peers, and then to store what is for them. The attempt ends by its timeout.
+silent_dht(#{plain := P} = W) ->
+    Bare = maps:without([endpoint, reflexive_address], cluster:profile(?T)),
+    Services = [{a, ?CACHE, cluster:known([cluster:profile(?I), Bare])}, {a, ?DHT, fun(_) -> hold end}],
+    cluster:with(W, [], Services, fun(N, Handle) ->
+        Ended = cnode:on(P, fun() ->
+            {ok, hole_punch, Id} = gen_server:call({?NAME, N}, {request_connection, ?I, ?T, once(self())}),
+            receive {punch_session, Id, #{result := _} = Session} -> Session end
+        end),
+        ?assertMatch(#{state := failed, result := timeout, strategy := relay}, Ended),
+        Id = maps:get(session_id, Ended),
+        Find = {find_value, cluster:key(<<"peer.endpoint">>, ?T), 20},
+        ?assertMatch([Find, Find, {store, _, _}, {store, _, _}], cluster:await_calls(W, a, ?DHT, 4)),
+        cluster:await_rest(P, N),
+        ?assertEqual(lists:sort([key(?I, Id), key(?T, Id)]),
+                     lists:sort([Key || {store, Key, _} <- cluster:calls(W, a, ?DHT)])),
+        ?assertEqual({0, 0, 2}, delivered(P, N)),
+        _ = cnode:await_log(Handle, "warning.*PUNCH_COORDINATE"),
+        %% The late answers change nothing.
+        cluster:release(W, a, ?DHT, fun(_) -> ok end),
+        cnode:await(fun() -> cluster:state(P, N, [calls, answers_too_late]) =:= 4 end),
+        ?assertEqual({0, 0, 2}, delivered(P, N))
     end).
 
 without_module(#{a := #{node := NodeA} = A, b := #{node := NodeB}, plain := P} = W) ->
     Args = ["--connect", atom_to_list(NodeA), "--connect", atom_to_list(NodeB)],
     cluster:with(W, Args, [{a, ?CACHE, everybody()}, {b, ?CONNECTOR, cluster:connector()}], fun(N, _) ->
-        Calls = fun() -> cluster:state(P, N, [lookups, calls]) end,
+        Calls = fun() -> cluster:state(P, N, [calls, made]) end,
         Nodes = fun() -> cluster:state(P, N, [services, ?CONNECTOR]) end,
         ?assertEqual({3, 0}, {Nodes(), Calls()}),
         {ok, hole_punch, _} = cluster:ask(P, N, ?I, ?T),

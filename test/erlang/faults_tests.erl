@@ -11,6 +11,7 @@
 -define(AT(Node), {macula_nat_coordinator, Node}).
 -define(CACHE(Node), {macula_nat_cache, Node}).
 -define(SERVER, macula_nat_coordinator).
+-define(LISTING, 32 bsl 20).
 
 faults_test_() ->
     [{spawn, {timeout, 300, {Title, Test}}} || {Title, Test} <- [
@@ -26,7 +27,9 @@ faults_test_() ->
         {"a flood from one peer", fun flooded/0},
         {"answers to what was no call", fun answers_to_no_call/0},
         {"EPMD gone under load", fun epmd_gone/0},
-        {"SIGTERM under load", fun ended_under_load/0}
+        {"SIGTERM under load", fun ended_under_load/0},
+        {"a linked process that fails", fun linked_fails/0},
+        {"the node of a linked process is gone", fun linked_node_goes/0}
     ]].
 
 %%%-------------------------------------------------------------------
@@ -211,8 +214,8 @@ churn() ->
         cnode:await(fun() -> cnode:descriptors(Handle) =< Before end),
         cnode:await(fun() -> calm(Other, N) =:= State end),
         %% 1 MiB is less than what a kilobyte left behind by each would be.
-        After = cnode:memory(Handle),
-        ?assertMatch({_, _, true}, {Memory, After, After - Memory =< 1024})
+        cnode:is_instrumented(Handle) andalso cnode:skip("an instrumented program keeps freed memory back"),
+        hostile:no_growth(Handle, Memory, 1)
     end),
     cnode:peer_stop(Other).
 
@@ -253,7 +256,7 @@ connect_all(N, Port, Peers) when length(Peers) < 100 ->
         Refused -> {Peers, Refused}
     end.
 
-%% The newest are answered, and how many were left out is counted.
+%% The newest are answered, as many as there is room for, and how many were left out is counted.
 large_listing() ->
     Other = cnode:peer(),
     with(["--coordination-delay-ms", "60000"], fun(#{node := N}) ->
@@ -263,11 +266,14 @@ large_listing() ->
                        {ok, hole_punch, Id} = gen_server:call(?AT(N), {request_connection, <<"a">>, <<"b">>, #{}}),
                        Id
                    end || _ <- lists:seq(1, 40)],
-            Listed = [Id || #{session_id := Id} <- gen_server:call(?AT(N), get_pending, infinity)],
+            Sessions = gen_server:call(?AT(N), get_pending, infinity),
+            Listed = [Id || #{session_id := Id} <- Sessions],
             #{counters := #{get_pending_left_out := LeftOut}} = sys:get_state(?AT(N)),
             ?assertEqual(40, length(Listed) + LeftOut),
-            ?assert(length(Listed) > 10 andalso LeftOut > 10),
-            ?assertEqual(lists:sort(lists:nthtail(LeftOut, Ids)), lists:sort(Listed))
+            ?assertEqual(lists:sort(lists:nthtail(LeftOut, Ids)), lists:sort(Listed)),
+            %% One more would have been too much.
+            [Size, More] = [byte_size(term_to_binary(List)) || List <- [Sessions, [hd(Sessions) | Sessions]]],
+            ?assertMatch({_, _, true}, {Size, More, Size =< ?LISTING andalso More > ?LISTING})
         end)
     end),
     cnode:peer_stop(Other).
@@ -332,7 +338,7 @@ answers_to_no_call() ->
         Pids = [raw_dist:their_pid(Peer, Id) || Id <- lists:seq(1, 20)],
         [ok = raw_dist:send_control(Peer, {2, '', Pid}, {Ref, answer}) || Pid <- Pids, Ref <- Refs],
         ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(Peer, ?SERVER, x)),
-        {ok, #{lookups := #{answers_too_late := Late}}} = state(Peer),
+        {ok, #{calls := #{answers_too_late := Late}}} = state(Peer),
         ?assertEqual(length(Refs), Late),
         raw_dist:close(Peer)
     end).
@@ -434,6 +440,42 @@ ends(Callers) ->
 
 calls(Callers) ->
     {Callers, counters:get(persistent_term:get({?MODULE, counts}), 1)}.
+
+linked_fails() ->
+    Peer = cnode:peer(),
+    linked(Peer, boom, fun(Linked) -> true = cnode:on(Peer, fun() -> exit(Linked, boom) end) end),
+    cnode:peer_stop(Peer).
+
+linked_node_goes() ->
+    Peer = cnode:peer(),
+    linked(Peer, noconnection, fun(_) -> ok = cnode:peer_kill(Peer) end).
+
+%% The program ends in order, as a process does that does not trap exits: others are told why, and its status tells it.
+linked(Peer, Reason, End) ->
+    Other = cnode:peer(),
+    Handle = #{node := N, name := Name} = cnode:start((hostile:program())#{args => []}),
+    Linked = cnode:on(Peer, fun() -> process(fun() -> link(compare:pid(N)) end, N) end),
+    Watcher = cnode:on(Other, fun() -> process(fun() -> monitor(process, ?AT(N)) end, N) end),
+    _ = End(Linked),
+    ?assertMatch({'DOWN', _, process, _, Reason},
+                 cnode:on(Other, fun() -> Watcher ! self(), receive {Watcher, Seen} -> Seen end end)),
+    ?assertEqual(1, cnode:await_exit(Handle)),
+    _ = cnode:await_log(Handle, "error ended by an exit of another node"),
+    ?assertEqual([], hostile:reports(Handle)),
+    ?assertNot(lists:keymember(Name, 1, cnode:epmd_names())),
+    cnode:peer_stop(Other).
+
+%% Does something that the program has heard of when this returns, and then tells whoever asks what came of it.
+process(Do, N) ->
+    Self = self(),
+    Pid = spawn(fun() ->
+        _ = Do(),
+        [] = gen_server:call(?AT(N), get_pending),
+        Self ! {self(), done},
+        Seen = receive {'DOWN', _, process, {?SERVER, N}, _} = Down -> Down end,
+        receive From -> From ! {self(), Seen} end
+    end),
+    receive {Pid, done} -> Pid end.
 
 %%%-------------------------------------------------------------------
 %%% Helpers

@@ -1,30 +1,49 @@
 %% SPDX-License-Identifier: Apache-2.0
 %%
 %% @doc What the suites of hostile peers share: one program that serves all tests of a suite, and must answer
-%% after each of them, hold no more descriptors than before, and report nothing when it ends.
+%% after each of them, hold no more descriptors than before, and report nothing when it ends. It is a sanitized one
+%% where there is one; only what is about memory runs against the plain one.
 -module(hostile).
 
 -include_lib("stdlib/include/assert.hrl").
 
--export([suite/1, program/0, answers/1, connect/2, logged/3, raw_name/1, raw_name/2, memory/1, no_growth/3]).
+-export([suite/1, memory_suite/1, program/0, answers/1, connect/2, logged/4, raw_name/1, raw_name/2, no_growth/3]).
+-export([counted/3, state/2, reports/1]).
 
 -define(SERVER, macula_nat_coordinator).
 
 %% @doc Tests, each a fun that takes the handle of the one program.
 -spec suite([{string(), fun((cnode:handle()) -> term())}]) -> tuple().
 suite(Tests) ->
-    {setup, fun start/0, fun stop/1, fun(Handle) -> [survived(Handle, Title, Test) || {Title, Test} <- Tests] end}.
+    {setup, fun() -> start(program()) end, fun stop/1,
+     fun(Handle) -> [survived(Handle, Title, Test) || {Title, Test} <- Tests] end}.
 
-start() ->
-    Handle = cnode:start(program()),
+%% @doc The same against the plain program: tests that compare its memory, of which `memory' in the handle is what it
+%% had at first. They are skipped where that program itself is instrumented.
+-spec memory_suite([{string(), fun((cnode:handle()) -> term())}]) -> tuple().
+memory_suite(Tests) ->
+    Start = fun() ->
+        Handle = start(maps:remove(program, program())),
+        Handle#{memory => cnode:memory(Handle)}
+    end,
+    Compared = fun(Test) ->
+        fun(Handle) ->
+            cnode:is_instrumented(Handle) andalso cnode:skip("an instrumented program keeps freed memory back"),
+            Test(Handle)
+        end
+    end,
+    {setup, Start, fun stop/1,
+     fun(Handle) -> [survived(Handle, "memory: " ++ Title, Compared(Test)) || {Title, Test} <- Tests] end}.
+
+start(Options) ->
+    Handle = cnode:start(Options),
     answers(Handle),
-    Handle#{memory => memory(Handle)}.
+    Handle.
 
 %% A sanitizer's report changes the exit status, too.
 stop(Handle) ->
     Status = cnode:stop(Handle),
-    ?assertEqual([], [Line || Line <- cnode:log(Handle),
-                              re:run(Line, "Sanitizer|runtime error:", [{capture, none}]) =:= match]),
+    ?assertEqual([], reports(Handle)),
     ?assertEqual(0, Status).
 
 survived(Handle, Title, Test) ->
@@ -56,11 +75,11 @@ connect(#{node := Node}, Name) ->
     {ok, Peer} = raw_dist:connect(Node, #{name => Name}),
     Peer.
 
-%% @doc Wait for a warning about a peer that was written after the mark.
--spec logged(cnode:handle(), node(), non_neg_integer()) -> ok.
-logged(Handle, Name, Mark) ->
-    Line = cnode:await_log(Handle, ["warning .*", atom_to_list(Name)], Mark),
-    ?assert(is_list(Line)).
+%% @doc Wait for a warning about a peer that has this text and was written after the mark.
+-spec logged(cnode:handle(), node() | string(), string(), non_neg_integer()) -> ok.
+logged(Handle, Name, Text, Mark) ->
+    _ = cnode:await_log(Handle, io_lib:format("warning .*~s.*~s", [Name, Text]), Mark),
+    ok.
 
 %% @doc The name of a raw peer.
 -spec raw_name(string()) -> node().
@@ -72,16 +91,26 @@ raw_name(Title) ->
 raw_name(Title, Number) ->
     raw_name(Title ++ integer_to_list(Number)).
 
-%% @doc The memory of the program in kB. A sanitizer keeps freed memory back, so that its size says nothing.
--spec memory(cnode:handle()) -> non_neg_integer().
-memory(Handle) ->
-    case os:getenv("CNODE_ASAN") of
-        false -> cnode:memory(Handle);
-        _ -> 0
-    end.
-
 %% @doc The program has at most so many MiB more than it had.
 -spec no_growth(cnode:handle(), non_neg_integer(), pos_integer()) -> ok.
 no_growth(Handle, Before, More) ->
-    After = memory(Handle),
+    After = cnode:memory(Handle),
     ?assertMatch({_, _, true}, {Before, After, After =< Before + More * 1024}).
+
+%% @doc How much these counters of the network grow while the fun runs.
+-spec counted(cnode:handle(), [atom()], fun(() -> term())) -> #{atom() => non_neg_integer()}.
+counted(Handle, Keys, Fun) ->
+    Before = state(Handle, network),
+    _ = Fun(),
+    After = state(Handle, network),
+    maps:from_list([{Key, maps:get(Key, After) - maps:get(Key, Before)} || Key <- Keys]).
+
+%% @doc A part of the program's state.
+-spec state(cnode:handle(), atom()) -> #{atom() => non_neg_integer()}.
+state(#{node := Node}, Part) ->
+    maps:get(Part, sys:get_state({?SERVER, Node}, 30000)).
+
+%% @doc The lines of the log that a sanitizer has written.
+-spec reports(cnode:handle()) -> [string()].
+reports(Handle) ->
+    [Line || Line <- cnode:log(Handle), re:run(Line, "Sanitizer|runtime error:", [{capture, none}]) =:= match].

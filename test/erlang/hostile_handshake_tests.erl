@@ -5,7 +5,7 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--import(hostile, [program/0, answers/1, connect/2, logged/3, raw_name/1, raw_name/2]).
+-import(hostile, [program/0, answers/1, connect/2, counted/3, logged/4, raw_name/1, raw_name/2]).
 
 -define(SERVER, macula_nat_coordinator).
 
@@ -23,24 +23,43 @@ hostile_handshake_test_() ->
 
 %%% Handshakes
 
+%% Each is ended when its 7 s are over, whatever the step that it stopped at.
 unfinished_handshakes(Handle = #{node := Node}) ->
     Before = cnode:descriptors(Handle),
-    Steps = [tcp, half_length, half_name, name, status, challenge, half_reply, reply],
-    Unfinished = [begin
-                      Stop = lists:nth(I rem 7 + 1, Steps),
-                      {ok, Peer} = raw_dist:connect(Node, #{name => raw_name("unfinished", I), stop => Stop}),
-                      I rem 20 =:= 0 andalso answers(Handle),
-                      Peer
-                  end || I <- lists:seq(1, 200)],
-    [answers(Handle) || _ <- lists:seq(1, 100)],
-    [?assertEqual(closed, raw_dist:await_close(Peer)) || Peer <- Unfinished],
+    Mark = cnode:mark(Handle),
+    Unnamed = [tcp, half_length, half_name],
+    Steps = Unnamed ++ [name, status, challenge, half_reply],
+    Count = 200,
+    Name = fun(I) -> raw_name("unfinished", I) end,
+    Counted = counted(Handle, [handshakes_late], fun() ->
+        Unfinished = [begin
+                          Stop = lists:nth(I rem length(Steps) + 1, Steps),
+                          {ok, Peer} = raw_dist:connect(Node, #{name => Name(I), stop => Stop}),
+                          I rem 20 =:= 0 andalso answers(Handle),
+                          Peer
+                      end || I <- lists:seq(1, Count)],
+        %% Only what the program says last is not read by this one: it is connected.
+        {ok, Up} = raw_dist:connect(Node, #{name => raw_name("up"), stop => reply}),
+        [answers(Handle) || _ <- lists:seq(1, 100)],
+        [?assertEqual(closed, raw_dist:await_close(Peer)) || Peer <- Unfinished],
+        ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(raw_dist:finish(Up), ?SERVER, still_here)),
+        raw_dist:close(Up)
+    end),
+    ?assertEqual(#{handshakes_late => Count}, Counted),
+    %% Whoever has said no name is known by the address.
+    Named = [atom_to_list(Name(I)) || I <- lists:seq(1, Count), I rem length(Steps) >= length(Unnamed)],
+    [cnode:await_log(Handle, ["warning no connection with ", Who, ": the handshake took too long"], Mark)
+     || Who <- ["127.0.0.1" | Named]],
     cnode:await(fun() -> cnode:descriptors(Handle) =< Before end).
 
 wrong_cookie(Handle = #{node := Node}) ->
     Name = raw_name("wrong_cookie"),
     Mark = cnode:mark(Handle),
-    ?assertMatch({error, {done, _}}, raw_dist:connect(Node, #{name => Name, cookie => not_the_cookie})),
-    logged(Handle, Name, Mark),
+    ?assertEqual(#{cookies_refused => 1, handshakes_late => 0},
+                 counted(Handle, [cookies_refused, handshakes_late], fun() ->
+                     ?assertMatch({error, {done, _}}, raw_dist:connect(Node, #{name => Name, cookie => not_the_cookie}))
+                 end)),
+    logged(Handle, Name, "wrong cookie", Mark),
     ?assertEqual([], [Line || Line <- cnode:log(Handle), string:find(Line, cnode:cookie()) =/= nomatch]),
     %% The name is free for the right cookie.
     raw_dist:close(connect(Handle, Name)).

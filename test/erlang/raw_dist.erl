@@ -10,7 +10,7 @@
 
 -export([flags/0, flag/1]).
 -export([epmd_port/0, epmd_lookup/1, epmd_names/0, epmd_register/2]).
--export([connect/2, open/2, handshake/2, close/1, name/1, status/1]).
+-export([connect/2, open/2, handshake/2, finish/1, close/1, name/1, status/1]).
 -export([listen/1, listener_name/1, accept/1, accept_now/1, accept_handshake/2, stop_listening/1]).
 -export([send/2, send_control/2, send_control/3, frame/1, frame/2, tick/0, recv/1, recv/2,
          recv_frame/1, await_close/1]).
@@ -150,6 +150,11 @@ handshake(Peer, Stop) ->
             close(Peer),
             {error, {Step, Reason}}
     end.
+
+%% @doc Read what the other side says last, after a handshake that has been stopped at `reply'.
+-spec finish(peer()) -> peer().
+finish(Peer) ->
+    step(done, Peer).
 
 -spec steps([step()], step(), peer()) -> peer().
 steps(_Steps, tcp, Peer) -> Peer;

@@ -31,7 +31,7 @@ soak(Seconds) ->
         State = #{handle => Handle, env => Env, epmd => Epmd, steady => Steady},
         First = calm(round(calm(State, Seconds), Seconds div 2), Seconds),
         Last = calm(round(First, Seconds - Seconds div 2), Seconds),
-        memory_is_back(Seconds, First, Last),
+        cnode:is_instrumented(Handle) orelse memory_is_back(Seconds, First, Last),
         ?assertEqual([], [Line || Line <- cnode:log(Handle), is_unexpected(Line)]),
         put(epmd, maps:get(epmd, Last))
     end),
@@ -185,7 +185,7 @@ request(3, N) -> gen_server:cast(?CACHE(N), {invalidate, id()});
 request(4, N) -> call(?AT(N), get_pending);
 request(5, N) -> ok = call(?AT(N), {attach_peer, id()});
 request(6, N) -> ok = call(?AT(N), {detach_peer, id()});
-request(7, N) -> [_ | _] = erpc:call(N, ?SERVER, get_pending, []) ++ [x];
+request(7, N) -> true = is_list(erpc:call(N, ?SERVER, get_pending, []));
 request(8, N) -> {ok, _, _} = rpc:call(N, ?SERVER, request_connection, [<<"of ", (id())/binary>>, id(), #{}]);
 request(9, N) -> gen_server:cast(?AT(N), {coordinate_punch, <<"by ", (id())/binary>>, id(), #{}});
 request(10, N) -> sys:get_status(?AT(N));

@@ -1,21 +1,28 @@
 %% SPDX-License-Identifier: Apache-2.0
-%% @doc Runs one EUnit module for `test/run', prints what failed or was skipped, and leaves the three numbers in a file.
+%% @doc Runs one EUnit module for `test/run', prints what failed or was skipped, and leaves the three numbers in a file,
+%% and beside it, in FILE.log, what the programs printed: each line after the process id of the program.
 -module(suite).
 -behaviour(eunit_listener).
 
 -export([main/1]).
 -export([start/1, init/1, handle_begin/3, handle_end/3, handle_cancel/3, terminate/2]).
 
--record(count, {name, report_to, passed = 0, failed = 0, skipped = 0}).
+-record(count, {name, report_to, passed = 0, failed = 0, skipped = 0, mark = 0}).
+
+%% A failed test shows at most so many of the last lines that its programs printed.
+-define(LINES, 200).
 
 %% @doc Entry from the command line: the suite's name and the file for its result.
 -spec main([string()]) -> no_return().
 main([Name, ResultFile]) ->
     Module = list_to_atom(Name ++ "_tests"),
     Self = self(),
+    ok = cnode:keep_lines(),
     _ = eunit:test(Module, [no_tty, {report, {?MODULE, [{name, Name}, {report_to, Self}]}}]),
     receive
         {?MODULE, Passed, Failed, Skipped} ->
+            {_, Lines} = cnode:kept_lines(0),
+            ok = file:write_file(ResultFile ++ ".log", printed(Lines)),
             ok = file:write_file(ResultFile, io_lib:format("~b ~b ~b~n", [Passed, Failed, Skipped]))
     end,
     cnode:kill_all(),
@@ -36,7 +43,9 @@ handle_begin(_Kind, _Data, Count) ->
 %% @private
 handle_end(test, Data, Count) ->
     case proplists:get_value(status, Data) of
-        ok -> Count#count{passed = Count#count.passed + 1};
+        ok ->
+            {Mark, _} = cnode:kept_lines(Count#count.mark),
+            Count#count{passed = Count#count.passed + 1, mark = Mark};
         {skipped, Why} -> skipped(Data, Why, Count);
         {error, {throw, {skip, Why}, _Stack}} -> skipped(Data, Why, Count);
         {error, Exception} -> failed(Data, format(Exception), Count)
@@ -73,7 +82,13 @@ failed(Data, What, Count) ->
         Empty when Empty =:= <<>>; Empty =:= "" -> ok;
         Output -> io:format("  output: ~ts~n", [Output])
     end,
-    Count#count{failed = Count#count.failed + 1}.
+    {Mark, Lines} = cnode:kept_lines(Count#count.mark),
+    Last = lists:nthtail(max(0, length(Lines) - ?LINES), Lines),
+    Last =:= [] orelse io:put_chars(["  its programs, by their process ids:\n", printed(Last)]),
+    Count#count{failed = Count#count.failed + 1, mark = Mark}.
+
+printed(Lines) ->
+    [io_lib:format("~0tp ~s~n", [OsPid, Line]) || {OsPid, Line} <- Lines].
 
 skipped(Data, Why, Count) ->
     io:format("~ts: skipped: ~ts: ~ts~n", [Count#count.name, title(Data), Why]),
@@ -82,7 +97,7 @@ skipped(Data, Why, Count) ->
 %% An exception without the frames of EUnit itself.
 format({Class, Reason, Stack}) ->
     Own = [Frame || {Module, _, _, _} = Frame <- Stack, not lists:prefix("eunit_", atom_to_list(Module))],
-    eunit_lib:format_exception({Class, Reason, Own}, 100).
+    eunit_lib:format_exception({Class, Reason, Own}, 5000).
 
 title(Data) ->
     Source =

@@ -13,8 +13,8 @@
 #include "macula/coordinator.h"
 #include "otp/net_kernel.h"
 #include "otp/rpc.h"
-#include "otp/worker.h"
 #include "term/term_check.h"
+#include "term/term_write.h"
 
 #define TURNS 50 /* of the loop, at the end, so that answers that take several come */
 
@@ -30,10 +30,13 @@ struct fuzzed {
 
 static struct fuzzed f;
 
-static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *text)
+static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *format,
+                   va_list arguments)
 {
+    char text[512];
+
     (void)ctx, (void)level, (void)kind, (void)peer;
-    fuzz_check(strlen(text) > 0);
+    fuzz_check(vsnprintf(text, sizeof text, format, arguments) > 0);
 }
 
 static void on_spawn(void *ctx, const struct spawn_request *request)
@@ -109,11 +112,10 @@ static void check_output(struct connection *c)
 
     while (out.len > 0) {
         fuzz_check(out.len >= FRAME_HEAD);
-        size_t size = (size_t)out.data[0] << 24 | (size_t)out.data[1] << 16 |
-                      (size_t)out.data[2] << 8 | out.data[3];
+        size_t size = get_u32(out.data);
         fuzz_check(size <= out.len - FRAME_HEAD);
         struct slice rest = {out.data + FRAME_HEAD, size};
-        fuzz_check(rest.len == 0 || rest.data[0] == PASS_THROUGH);
+        fuzz_check(rest.len == 0 || rest.data[0] == CONTROL_PASS_THROUGH);
         if (rest.len > 0)
             rest = (struct slice){rest.data + 1, rest.len - 1};
         while (rest.len > 0) {
@@ -157,6 +159,9 @@ static void receive(const uint8_t *data, size_t size)
 
 static void finish(void)
 {
+    uint8_t room[TERM_ATOM_SIZE];
+    struct slice reason = term_atom(room, "shutdown");
+
     for (int i = 0; i < TURNS && uv_run(&f.loop, UV_RUN_NOWAIT) && f.peer; i++)
         end_turn();
     if (f.peer)
@@ -166,10 +171,12 @@ static void finish(void)
     gen_server_stop(&f.rpc.rex, "shutdown");
     gen_server_stop(&f.net_kernel, "shutdown");
     coordinator_close(&f.coordinator);
-    process_exit_atom(&f.coordinator.calls.process, "shutdown");
-    while (f.node.processes.by_number) /* workers that still wait for their answers */
-        worker_end(&f.node, f.node.processes.by_number->number);
-    epmd_free(&f.node.epmd);
+    process_exit(&f.coordinator.calls.process, reason);
+    while (f.node.processes.by_number) { /* workers that still wait for their answers */
+        struct process *worker = f.node.processes.by_number;
+        worker->behaviour->exit_signal(worker, reason);
+    }
+    node_stop(&f.node);
     uv_run(&f.loop, UV_RUN_DEFAULT);
     coordinator_free(&f.coordinator);
     nat_cache_free(&f.cache);

@@ -21,7 +21,6 @@ static void try_all(struct cursor c)
         struct slice slice;
         bool flag;
         int64_t integer;
-        double real;
         struct pid pid;
     } v;
     const int at = c.at;
@@ -42,7 +41,6 @@ static void try_all(struct cursor c)
     TRY(cursor_is_atom(&c, "ok"));
     TRY(cursor_bool(&c, &v.flag));
     TRY(cursor_int(&c, &v.integer));
-    TRY(cursor_float(&c, &v.real));
     TRY(cursor_binary(&c, &v.slice));
     TRY(cursor_pid(&c, &v.pid));
     TRY(cursor_reference(&c, &v.slice));
@@ -56,7 +54,6 @@ static size_t copy_one(struct cursor *c, struct buffer *out)
     struct slice slice;
     struct pid pid;
     int64_t integer;
-    double real;
     uint64_t number;
     int count;
 
@@ -80,8 +77,6 @@ static size_t copy_one(struct cursor *c, struct buffer *out)
         term_put_atom_slice(out, slice);
     else if (cursor_int(c, &integer))
         term_put_int(out, integer);
-    else if (cursor_float(c, &real))
-        term_put_float(out, real);
     else if (cursor_binary(c, &slice))
         term_put_binary(out, slice);
     else if (tag == TAG_NEW_PID && c->data[c->at + 1] == TAG_SMALL_ATOM_UTF8 && cursor_pid(c, &pid))

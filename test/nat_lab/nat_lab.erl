@@ -222,7 +222,7 @@ outcome(_, _) ->
 %% What the model says of the same pairs: strategies, and whether a punch connects.
 model(Program, Bare, Types) ->
     Names = [[" ", nat_lab_box:name(Type)] || Type <- Types],
-    Text = os:cmd(lists:flatten([Program, " pairs ", atom_to_list(Bare), Names])),
+    Text = os:cmd(lists:flatten(["'", Program, "' pairs ", atom_to_list(Bare), Names])),
     Lines = [string:lexemes(Line, " ") || Line <- string:lexemes(Text, "\n")],
     ByName = maps:from_list([{nat_lab_box:name(Type), Type} || Type <- Types]),
     maps:from_list([

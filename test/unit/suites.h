@@ -33,6 +33,7 @@ int test_rounds(int rounds);
     X(nat_strategy) \
     X(options) \
     X(profile_term) \
+    X(router) \
     X(term_check) \
     X(term_write) \
     X(watcher)

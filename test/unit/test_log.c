@@ -90,7 +90,7 @@ START_TEST(a_line_has_time_level_and_text)
     log_event(LOG_WARNING, "kind", NULL, "it happened");
     ck_assert_int_eq(regexec(&form, take(), 0, NULL, 0), 0);
     regfree(&form);
-    log_eventf(LOG_ERR, "kind", "a@h", "%s %d", "number", 7);
+    log_event(LOG_ERR, "kind", "a@h", "%s %d", "number", 7);
     ck_assert_str_eq(take_line(), "error number 7");
 }
 END_TEST
@@ -103,10 +103,8 @@ START_TEST(levels_have_names_and_a_threshold)
     for (int i = 0; i < 5; i++) {
         ck_assert_int_eq(log_level_parse(names[i]), levels[i]);
         log_init(levels[i]);
-        for (int j = 0; j < 5; j++) {
-            ck_assert_int_eq(log_enabled(levels[j]), j <= i);
-            log_event(levels[j], "kind", NULL, names[j]);
-        }
+        for (int j = 0; j < 5; j++)
+            log_event(levels[j], "kind", NULL, "%s", names[j]);
         ck_assert_uint_eq(count_lines(take()), (size_t)i + 1);
     }
     ck_assert_int_eq(log_level_parse("Error"), -EINVAL);
@@ -144,7 +142,7 @@ START_TEST(text_is_escaped)
     char expected[200];
     char out[200];
 
-    log_event(LOG_INFO, "kind", NULL, escapes[_i].text);
+    log_event(LOG_INFO, "kind", NULL, "%s", escapes[_i].text);
     snprintf(expected, sizeof expected, "info %s", escapes[_i].escaped);
     ck_assert_str_eq(take_line(), expected);
 
@@ -172,13 +170,13 @@ START_TEST(a_line_is_cut_at_its_limit)
     static char huge[100000];
 
     memset(huge, 'x', sizeof huge - 1);
-    log_event(LOG_INFO, "kind", NULL, huge);
+    log_event(LOG_INFO, "kind", NULL, "%s", huge);
     const char *line = take();
     ck_assert_uint_eq(strlen(line), LOG_LINE_MAX - 1);
     ck_assert_str_eq(line + LOG_LINE_MAX - 6, "x...\n");
     ck_assert_uint_eq(count_lines(line), 1);
     memset(huge, 1, sizeof huge - 1);
-    log_eventf(LOG_INFO, "kind", huge, "%s", huge);
+    log_event(LOG_INFO, "kind", huge, "%s", huge);
     ck_assert_uint_lt(strlen(take()), LOG_LINE_MAX);
 }
 END_TEST

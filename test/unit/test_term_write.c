@@ -6,6 +6,7 @@
 #include "term/term_write.h"
 
 #include <check.h>
+#include <ei.h>
 #include <float.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +66,7 @@ START_TEST(test_floats)
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
         term_put_float(&b, values[i]);
         struct cursor c = written();
-        ck_assert(cursor_float(&c, &value));
+        ck_assert_int_eq(ei_decode_double(c.data, &c.at, &value), 0);
         ck_assert_mem_eq(&value, &values[i], sizeof value);
         next();
     }
@@ -76,7 +77,6 @@ START_TEST(test_atoms)
 {
     char long_name[4 * 255 + 1];
     struct slice name;
-    bool flag;
 
     for (size_t len = 0; len <= 255; len += 51) {
         memset(long_name, 'a', len);
@@ -91,14 +91,6 @@ START_TEST(test_atoms)
     term_put_atom(&b, long_name);
     struct cursor c = written();
     ck_assert(cursor_atom(&c, &name) && slice_is(name, long_name));
-    next();
-    term_put_bool(&b, true);
-    c = written();
-    ck_assert(cursor_bool(&c, &flag) && flag);
-    next();
-    term_put_bool(&b, false);
-    c = written();
-    ck_assert(cursor_bool(&c, &flag) && !flag);
 }
 END_TEST
 
