@@ -85,6 +85,30 @@ static void on_end_of_turn(uv_prepare_t *prepare)
     flush_all(node);
 }
 
+/* One connection a turn: all others are read and written in between. */
+static void on_next_turn(uv_idle_t *idle)
+{
+    struct node *node = idle->data;
+
+    if (node->in_turn)
+        connection_go_on(node->in_turn);
+    if (!node->in_turn)
+        uv_idle_stop(idle);
+}
+
+void node_want_turn(struct node *node, struct connection *c)
+{
+    c->is_in_turn = true;
+    DL_APPEND2(node->in_turn, c, prev_turn, next_turn);
+    uv_idle_start(&node->next_turn, on_next_turn);
+}
+
+void node_forget_turn(struct node *node, struct connection *c)
+{
+    c->is_in_turn = false;
+    DL_DELETE2(node->in_turn, c, prev_turn, next_turn);
+}
+
 /* The limit of each connection does not bound the sum of many. */
 static void check_output(struct node *node)
 {
@@ -211,6 +235,8 @@ int node_init(struct node *node, const struct node_config *config)
     /* None of these can fail. */
     uv_tcp_init(node->loop, &node->listener);
     uv_prepare_init(node->loop, &node->end_of_turn);
+    uv_idle_init(node->loop, &node->next_turn);
+    node->next_turn.data = node;
     uv_timer_init(node->loop, &node->second);
     uv_timer_init(node->loop, &node->goodbye);
     node->listener.data = node->end_of_turn.data = node->second.data = node->goodbye.data = node;
@@ -250,6 +276,7 @@ static void close_all(struct node *node)
         connection_close(node->connections, LOG_DEBUG, NULL);
     uv_close((uv_handle_t *)&node->goodbye, NULL);
     uv_close((uv_handle_t *)&node->end_of_turn, NULL);
+    uv_close((uv_handle_t *)&node->next_turn, NULL);
 }
 
 static void on_goodbye(uv_timer_t *timer)

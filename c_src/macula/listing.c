@@ -84,9 +84,10 @@ static struct listing *next_in_line(struct coordinator *co)
 
     DL_FOREACH_SAFE (co->listings, l, next) {
         const struct connection *via = node_find(co->node, l->caller->pid.node);
-        if (!via)
+        if (!via) {
+            co->node->counters.messages_undeliverable++;
             listing_free(co, l);
-        else if (connection_pending(via) <= LISTING_MAX_UNREAD)
+        } else if (connection_pending(via) <= LISTING_MAX_UNREAD)
             return l;
     }
     return NULL;
