@@ -3,6 +3,7 @@
 
 #include "macula/dht.h"
 #include "macula/profile_term.h"
+#include "term/table.h"
 #include "term/term_write.h"
 
 #include <stdlib.h>
@@ -98,6 +99,11 @@ static void cached_add(struct lookup *lookup, struct slice id, struct nat_profil
     if (id.len)
         memcpy(p->id, id.data, id.len);
     HASH_ADD(hh, lookup->cached, id, p->id_len, p);
+    if (!table_has(p->hh)) {
+        nat_profile_unref(p->profile);
+        free(p);
+        return;
+    }
     lookup->cached_bytes += nat_profile_source(profile).len;
 }
 
@@ -326,23 +332,25 @@ static struct flight *flight_new(struct lookup *lookup, struct slice id, struct 
     bool is_one_too_many = HASH_COUNT(lookup->flights) >= LOOKUP_MAX_FLIGHTS;
     struct flight *f = is_one_too_many ? NULL : calloc(1, sizeof *f + id.len + caller.len);
 
-    if (!f) {
-        lookup->overloaded++;
+    if (!f)
         return NULL;
-    }
-    f->lookup = lookup;
     f->id_len = id.len;
     if (id.len)
         memcpy(f->id, id.data, id.len);
+    HASH_ADD(hh, lookup->flights, id, f->id_len, f);
+    if (!table_has(f->hh)) {
+        free(f);
+        return NULL;
+    }
     if (caller.len)
         memcpy(f->id + id.len, caller.data, caller.len);
     f->caller = (struct slice){f->id + id.len, caller.len};
+    f->lookup = lookup;
     f->deadline = now(lookup) + lookup->timeout_ms;
     f->mark = services_mark(lookup->services);
     uv_timer_init(lookup->services->node->loop, &f->timer);
     f->timer.data = f;
     uv_timer_start(&f->timer, on_flight_timer, lookup->timeout_ms / 2, 0);
-    HASH_ADD(hh, lookup->flights, id, f->id_len, f);
     return f;
 }
 
@@ -383,6 +391,7 @@ bool lookup_profile(struct lookup *lookup, struct slice id, struct slice caller,
     if (is_new)
         f = flight_new(lookup, id, caller);
     if (!f) {
+        lookup->overloaded++;
         *profile = find_embedded(lookup, id);
         return true;
     }

@@ -2,6 +2,7 @@
 #include "macula/services.h"
 
 #include "dist/dist_flags.h"
+#include "term/table.h"
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -98,8 +99,13 @@ static void probe(struct service *s)
     struct connection *via = s->owner->via;
 
     set_state(s, SERVICE_PROBING);
-    watch_name(services->watches, &s->watch, via, service_name(s->kind));
-    watch_name(services->watches, &s->fence, via, fence_name);
+    if (watch_name(services->watches, &s->watch, via, service_name(s->kind)) == 0 &&
+        watch_name(services->watches, &s->fence, via, fence_name) == 0)
+        return;
+    /* Without memory it is as good as absent. */
+    watch_stop(services->watches, &s->watch);
+    set_state(s, SERVICE_ABSENT);
+    s->retry_at = now(services) + s->delay;
 }
 
 static void settle(struct service_node *n)
@@ -297,14 +303,18 @@ void services_take_up(struct services *services, struct connection *c)
     struct service_node *n = calloc(1, sizeof *n);
     if (!n)
         return;
-    n->services = services;
     n->via = c;
+    HASH_ADD_PTR(services->nodes, via, n);
+    if (!table_has(n->hh)) {
+        free(n);
+        return;
+    }
+    n->services = services;
     n->rank = rank_of(services, c->name);
     n->number = ++services->nodes_made;
     n->up_at = now(services);
     uv_timer_init(services->node->loop, &n->timer);
     n->timer.data = n;
-    HASH_ADD_PTR(services->nodes, via, n);
     DL_APPEND(services->unsettled, n);
     for (int i = 0; i < SERVICE_KINDS; i++) {
         struct service *s = &n->service[i];

@@ -8,6 +8,7 @@
 #include "term/term_write.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -26,12 +27,14 @@ static struct lookup lookup;
 static char logged[200];
 static size_t found, unknown;
 
-static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *text)
+static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *format,
+                   va_list arguments)
 {
     (void)ctx;
     (void)level;
     (void)kind;
-    snprintf(logged, sizeof logged, "%s: %s", peer, text);
+    int len = snprintf(logged, sizeof logged, "%s: ", peer);
+    vsnprintf(logged + len, sizeof logged - (size_t)len, format, arguments);
 }
 
 static void on_changed(void *ctx)
@@ -73,7 +76,7 @@ static void tear_down(void)
         ck_assert_ptr_null(connections[i].watches);
         buffer_free(&connections[i].out);
     }
-    process_exit_atom(&calls.process, "shutdown");
+    process_exit(&calls.process, slice_of("w\10shutdown"));
 }
 
 static void put_number(struct buffer *b, uint64_t number)
