@@ -44,6 +44,7 @@ static void on_call_done(void *ctx, enum call_outcome outcome, struct slice answ
     struct ask *ask = ctx;
 
     ask->call = NULL;
+    services_note_call_end(ask->services, ask->via);
     if (outcome == CALL_ANSWERED) {
         enum ask_verdict verdict = ask->kind->judge(answer);
         if (verdict == ASK_ACCEPT) {
@@ -89,7 +90,14 @@ static void next_node(struct ask *ask)
         uv_timer_start(&ask->failed, on_failed, 0, 0);
         return;
     }
-    ask->kind->build(ask->ctx, request);
+    if (ask->kind->build(ask->ctx, request) != 0) {
+        connection_drop_frame(ask->via);
+        call_cancel(ask->call);
+        ask->call = NULL;
+        uv_timer_start(&ask->failed, on_failed, 0, 0);
+        return;
+    }
+    services_note_call(ask->services, ask->via);
     call_send(ask->call);
 }
 
@@ -119,7 +127,9 @@ struct ask *ask_start(struct services *services, struct calls *calls, const stru
 
 void ask_cancel(struct ask *ask)
 {
-    if (ask->call)
+    if (ask->call) {
+        services_note_call_end(ask->services, ask->via);
         call_cancel(ask->call);
+    }
     ask_free(ask);
 }

@@ -19,8 +19,8 @@ enum ask_verdict {
 
 struct ask_kind {
     enum service_kind service;
-    /* Writes the request, one term. */
-    void (*build)(void *ctx, struct buffer *b);
+    /* Writes the request, one term. Returns 0 or a negative errno: no node is asked then. */
+    int (*build)(void *ctx, struct buffer *b);
     enum ask_verdict (*judge)(struct slice answer);
     /* `answered` false: no node could; `answer` is good during the call. */
     void (*done)(void *ctx, bool answered, struct slice answer);

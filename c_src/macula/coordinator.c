@@ -359,7 +359,6 @@ void coordinator_close(struct coordinator *co)
     deliveries_free(&co->deliveries);
     clocks_free(&co->clocks);
     requests_free(co);
-    services_close(&co->services);
     services_free(&co->services);
 }
 

@@ -19,8 +19,9 @@ struct delivery {
     uint64_t started;         /* loop ms */
     struct nat_action action; /* its views point into `bytes` */
     struct nat_profile *recipient_profile;
-    char host[NAT_HOST_MAX + 1];         /* of the other peer, where it came from the DHT */
-    char endpoint[NAT_ENDPOINT_MAX * 2]; /* of the recipient; empty: not known */
+    char host[NAT_HOST_MAX + 1]; /* of the other peer, where it came from the DHT */
+    /* Of the recipient; empty: not known. What its profile says may be a URL: longer by as much. */
+    char endpoint[NAT_ENDPOINT_MAX * 2];
     struct delivery *prev, *next;
     uint8_t bytes[];
 };
@@ -90,33 +91,31 @@ static bool send_to_mailbox(struct deliveries *all, const struct nat_action *act
 
 /* --- the DHT as a last resort --- */
 
-static void note_failure(struct deliveries *all, struct nat_bytes recipient_id)
+static void note_failure(struct deliveries *all, struct nat_bytes recipient_id, const char *why)
 {
     char id[ID_TEXT_SIZE];
 
     all->failed++;
-    node_log(all->mailboxes->node, LOG_WARNING, "delivery", "macula_nat_coordinator",
-             "PUNCH_COORDINATE reached %s on no way: no mailbox, no connection, no DHT",
-             id_text(id, recipient_id));
+    id_text(id, recipient_id);
+    node_log(all->mailboxes->node, LOG_WARNING, "delivery", id,
+             "PUNCH_COORDINATE could not be delivered to %s: %s", id, why);
 }
 
 static void delivery_fail(struct delivery *d)
 {
-    note_failure(d->all, d->action.recipient_id);
+    note_failure(d->all, d->action.recipient_id, "no mailbox, no connection, no DHT");
     delivery_free(d);
 }
 
-static void build_store(void *ctx, struct buffer *b)
+static int build_store(void *ctx, struct buffer *b)
 {
     struct delivery *d = ctx;
     uint8_t key[DHT_KEY_SIZE];
-    struct buffer rest;
 
-    buffer_init(&rest);
-    buffer_append(&rest, ".", 1);
-    buffer_append(&rest, d->action.session.session_id.data, d->action.session.session_id.len);
-    dht_key(key, "punch.coord.", slice_of_nat(d->action.recipient_id), buffer_slice(&rest));
-    buffer_free(&rest);
+    int error = dht_key(key, "punch.coord.", slice_of_nat(d->action.recipient_id),
+                        slice_of_nat(d->action.session.session_id));
+    if (error)
+        return error;
     term_put_tuple(b, 3);
     term_put_atom(b, "store");
     term_put_binary(b, (struct slice){key, sizeof key});
@@ -125,6 +124,7 @@ static void build_store(void *ctx, struct buffer *b)
     term_put_atom(b, "punch_coordinate");
     term_put_atom(b, "payload");
     coordinate_put(b, &d->action);
+    return 0;
 }
 
 static void on_stored(void *ctx, bool answered, struct slice answer)
@@ -159,7 +159,7 @@ static void store(struct delivery *d)
 
 /* rex runs the function in a process of its own: however long that takes, nobody stands behind it.
  */
-static void build_send_message(void *ctx, struct buffer *b)
+static int build_send_message(void *ctx, struct buffer *b)
 {
     struct delivery *d = ctx;
 
@@ -174,6 +174,7 @@ static void build_send_message(void *ctx, struct buffer *b)
     term_put_nil(b);
     /* As group leader: we have no process that would answer input and output requests. */
     term_put_atom(b, "user");
+    return 0;
 }
 
 /* {badrpc, {'EXIT', {undef, [{macula_peer_connector, send_message, _, _} | _]}}}: the node has no
@@ -221,12 +222,15 @@ static void send_message(struct delivery *d)
 
 /* --- addresses that only the DHT has --- */
 
-static void put_endpoint_find(struct buffer *b, struct nat_bytes id)
+static int put_endpoint_find(struct buffer *b, struct nat_bytes id)
 {
     uint8_t key[DHT_KEY_SIZE];
 
-    dht_key(key, "peer.endpoint.", slice_of_nat(id), (struct slice){0});
+    int error = dht_key(key, "peer.endpoint.", slice_of_nat(id), (struct slice){0});
+    if (error)
+        return error;
     dht_put_find(b, key);
+    return 0;
 }
 
 /* The first value with a usable <<"host">>, and <<"port">> or 0. */
@@ -251,9 +255,9 @@ static bool read_endpoint(struct slice answer, struct nat_bytes *host, uint16_t 
     return false;
 }
 
-static void build_find_recipient(void *ctx, struct buffer *b)
+static int build_find_recipient(void *ctx, struct buffer *b)
 {
-    put_endpoint_find(b, ((struct delivery *)ctx)->action.recipient_id);
+    return put_endpoint_find(b, ((struct delivery *)ctx)->action.recipient_id);
 }
 
 static void on_recipient_found(void *ctx, bool answered, struct slice answer)
@@ -272,6 +276,16 @@ static void on_recipient_found(void *ctx, bool answered, struct slice answer)
 static const struct ask_kind ask_find_recipient = {SERVICE_ROUTING, build_find_recipient, dht_judge,
                                                    on_recipient_found};
 
+static bool take_endpoint(struct delivery *d, struct nat_bytes endpoint)
+{
+    if (endpoint.len == 0 || endpoint.len >= sizeof d->endpoint ||
+        memchr(endpoint.data, '\0', endpoint.len))
+        return false;
+    memcpy(d->endpoint, endpoint.data, endpoint.len);
+    d->endpoint[endpoint.len] = '\0';
+    return true;
+}
+
 /* What the recipient's profile says of where to reach it: its endpoint, else its reflexive address.
  */
 static void read_profile_endpoint(struct delivery *d)
@@ -281,15 +295,12 @@ static void read_profile_endpoint(struct delivery *d)
     if (!d->recipient_profile)
         return;
     nat_profile_get(d->recipient_profile, &fields);
-    if (fields.endpoint.len > 0 && fields.endpoint.len < sizeof d->endpoint &&
-        !memchr(fields.endpoint.data, '\0', fields.endpoint.len)) {
-        memcpy(d->endpoint, fields.endpoint.data, fields.endpoint.len);
-        d->endpoint[fields.endpoint.len] = '\0';
-    } else if (fields.reflexive_ip.len > 0 && fields.reflexive_port > 0 &&
-               nat_endpoint_format(d->endpoint, sizeof d->endpoint, fields.reflexive_ip,
-                                   (uint16_t)fields.reflexive_port) < 0) {
+    if (take_endpoint(d, fields.endpoint) || fields.reflexive_ip.len == 0 ||
+        fields.reflexive_port == 0)
+        return;
+    if (nat_endpoint_format(d->endpoint, sizeof d->endpoint, fields.reflexive_ip,
+                            (uint16_t)fields.reflexive_port) < 0)
         d->endpoint[0] = '\0';
-    }
 }
 
 static void find_recipient(struct delivery *d)
@@ -303,9 +314,9 @@ static void find_recipient(struct delivery *d)
         send_message(d);
 }
 
-static void build_find_peer(void *ctx, struct buffer *b)
+static int build_find_peer(void *ctx, struct buffer *b)
 {
-    put_endpoint_find(b, ((struct delivery *)ctx)->action.peer_id);
+    return put_endpoint_find(b, ((struct delivery *)ctx)->action.peer_id);
 }
 
 static void on_peer_found(void *ctx, bool answered, struct slice answer)
@@ -369,9 +380,12 @@ void delivery_start(struct deliveries *all, const struct nat_action *action)
         return;
     /* Without a macula node there is nobody to ask. */
     bool has_service = has_dht || services_count(all->services, SERVICE_CONNECTOR) > 0;
-    struct delivery *d = has_service ? delivery_new(all, action) : NULL;
+    bool is_one_too_many = all->count >= DELIVERIES_MAX;
+    struct delivery *d = has_service && !is_one_too_many ? delivery_new(all, action) : NULL;
     if (!d) {
-        note_failure(all, action->recipient_id);
+        note_failure(all, action->recipient_id,
+                     is_one_too_many ? "too many deliveries under way"
+                                     : "no mailbox, no connection, no DHT");
         return;
     }
     if (host_is_known || !ask(d, &ask_find_peer, DELIVERY_DHT_LIMIT))

@@ -17,6 +17,9 @@
 
 #define DELIVERY_CONNECTOR_LIMIT 5000 /* ms that a macula node may take to reach the peer */
 #define DELIVERY_DHT_LIMIT       2000
+/* Under way through macula nodes, about 2 kB each; any more are not delivered. A connection that
+ * takes a second allows for 16,384 punches a second. */
+#define DELIVERIES_MAX 32768
 
 struct delivery;
 

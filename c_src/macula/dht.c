@@ -3,25 +3,25 @@
 
 #include "term/term_write.h"
 
+#include <errno.h>
 #include <openssl/evp.h>
 #include <string.h>
 
 #define FIND_COUNT 20 /* what v0.14.3 asks for */
 
-void dht_key(uint8_t key[static DHT_KEY_SIZE], const char *prefix, struct slice id,
-             struct slice rest)
+int dht_key(uint8_t key[static DHT_KEY_SIZE], const char *prefix, struct slice id,
+            struct slice rest)
 {
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1 &&
+              EVP_DigestUpdate(ctx, prefix, strlen(prefix)) == 1 &&
+              EVP_DigestUpdate(ctx, id.data, id.len) == 1 &&
+              (rest.len == 0 || (EVP_DigestUpdate(ctx, ".", 1) == 1 &&
+                                 EVP_DigestUpdate(ctx, rest.data, rest.len) == 1)) &&
+              EVP_DigestFinal_ex(ctx, key, NULL) == 1;
 
-    memset(key, 0, DHT_KEY_SIZE);
-    if (!ctx)
-        return;
-    if (EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1 &&
-        EVP_DigestUpdate(ctx, prefix, strlen(prefix)) == 1 &&
-        EVP_DigestUpdate(ctx, id.data, id.len) == 1 &&
-        EVP_DigestUpdate(ctx, rest.data, rest.len) == 1)
-        EVP_DigestFinal_ex(ctx, key, NULL);
     EVP_MD_CTX_free(ctx);
+    return ok ? 0 : -EIO;
 }
 
 void dht_put_find(struct buffer *b, const uint8_t key[static DHT_KEY_SIZE])

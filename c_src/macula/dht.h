@@ -7,9 +7,10 @@
 
 #define DHT_KEY_SIZE 32 /* SHA-256 */
 
-/* The key of up to three parts that follow each other: dht_key(key, "nat.profile.", id, none). */
-void dht_key(uint8_t key[static DHT_KEY_SIZE], const char *prefix, struct slice id,
-             struct slice rest);
+/* The key of parts that follow each other: dht_key(key, "nat.profile.", id, none); `rest`, unless
+ * it is empty, follows after a dot. Returns 0 or -EIO if there is no SHA-256. */
+int dht_key(uint8_t key[static DHT_KEY_SIZE], const char *prefix, struct slice id,
+            struct slice rest);
 /* {find_value, Key, 20} */
 void dht_put_find(struct buffer *b, const uint8_t key[static DHT_KEY_SIZE]);
 /* {error, _} and whatever is no answer at all is a failure of the node that was asked. */

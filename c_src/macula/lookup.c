@@ -3,6 +3,7 @@
 
 #include "macula/dht.h"
 #include "macula/profile_term.h"
+#include "term/table.h"
 #include "term/term_write.h"
 
 #include <stdlib.h>
@@ -29,6 +30,9 @@ struct flight {
     uint64_t deadline;
     uv_timer_t timer; /* half-time, then the deadline */
     struct lookup_waiter *waiters;
+    uint64_t mark;              /* of the services at the start */
+    bool is_waiting;            /* for them to be settled for it */
+    struct flight *prev, *next; /* as long as it is */
     UT_hash_handle hh;
     struct slice caller; /* in `id`, behind the id */
     size_t id_len;
@@ -63,7 +67,7 @@ static void cached_remove(struct lookup *lookup, struct cached_profile *p)
 }
 
 /* All live equally long, and the table keeps them in the order in which they came. */
-static void drop_expired(struct lookup *lookup)
+void lookup_drop_expired(struct lookup *lookup)
 {
     while (lookup->cached && lookup->cached->until <= now(lookup))
         cached_remove(lookup, lookup->cached);
@@ -81,7 +85,7 @@ static void cached_add(struct lookup *lookup, struct slice id, struct nat_profil
 {
     if (lookup->cache_ttl_ms == 0)
         return;
-    drop_expired(lookup);
+    lookup_drop_expired(lookup);
     lookup_forget(lookup, &id);
     while (lookup->cached && (HASH_COUNT(lookup->cached) >= LOOKUP_CACHE_MAX_ENTRIES ||
                               lookup->cached_bytes > LOOKUP_CACHE_MAX_BYTES))
@@ -95,6 +99,11 @@ static void cached_add(struct lookup *lookup, struct slice id, struct nat_profil
     if (id.len)
         memcpy(p->id, id.data, id.len);
     HASH_ADD(hh, lookup->cached, id, p->id_len, p);
+    if (!table_has(p->hh)) {
+        nat_profile_unref(p->profile);
+        free(p);
+        return;
+    }
     lookup->cached_bytes += nat_profile_source(profile).len;
 }
 
@@ -129,6 +138,13 @@ static void on_timer_closed(uv_handle_t *handle)
     free(handle->data);
 }
 
+static void flight_stop_waiting(struct flight *f)
+{
+    if (f->is_waiting)
+        DL_DELETE(f->lookup->waiting, f);
+    f->is_waiting = false;
+}
+
 static void flight_cancel_asks(struct flight *f)
 {
     if (f->cache_ask)
@@ -141,6 +157,7 @@ static void flight_cancel_asks(struct flight *f)
 /* Takes the flight out of the table and tells everybody who waits for it. */
 static void flight_end(struct flight *f, struct nat_profile *profile)
 {
+    flight_stop_waiting(f);
     flight_cancel_asks(f);
     HASH_DEL(f->lookup->flights, f);
     uv_close((uv_handle_t *)&f->timer, on_timer_closed);
@@ -170,13 +187,14 @@ static enum ask_verdict judge_cache(struct slice answer)
                : ASK_NEXT;
 }
 
-static void build_cache(void *ctx, struct buffer *b)
+static int build_cache(void *ctx, struct buffer *b)
 {
     struct flight *f = ctx;
 
     term_put_tuple(b, 2);
     term_put_atom(b, "get");
     term_put_binary(b, (struct slice){f->id, f->id_len});
+    return 0;
 }
 
 static void on_cache_done(void *ctx, bool answered, struct slice answer)
@@ -196,13 +214,16 @@ static void on_cache_done(void *ctx, bool answered, struct slice answer)
     flight_advance(f);
 }
 
-static void build_dht(void *ctx, struct buffer *b)
+static int build_dht(void *ctx, struct buffer *b)
 {
     struct flight *f = ctx;
     uint8_t key[DHT_KEY_SIZE];
 
-    dht_key(key, "nat.profile.", (struct slice){f->id, f->id_len}, (struct slice){0});
+    int error = dht_key(key, "nat.profile.", (struct slice){f->id, f->id_len}, (struct slice){0});
+    if (error)
+        return error;
     dht_put_find(b, key);
+    return 0;
 }
 
 /* Anyone can write to the DHT: of what is usable and of this peer, the newest that is not from the
@@ -255,7 +276,7 @@ static uint64_t time_left(const struct flight *f)
     return f->deadline > now(f->lookup) ? f->deadline - now(f->lookup) : 0;
 }
 
-/* Asks the next source; false if all have been asked. */
+/* Asks the next source; false if no other can be asked. */
 static bool ask_next_source(struct flight *f)
 {
     struct lookup *l = f->lookup;
@@ -265,28 +286,25 @@ static bool ask_next_source(struct flight *f)
         f->cache_ask = ask_start(l->services, l->calls, &ask_cache, f->caller, time_left(f), f);
         if (f->cache_ask)
             return true;
+        l->overloaded += services_count(l->services, SERVICE_CACHE) > 0;
     }
     if (!f->dht_asked) {
         f->dht_asked = true;
         f->dht_ask = ask_start(l->services, l->calls, &ask_dht, f->caller, time_left(f), f);
         if (f->dht_ask)
             return true;
+        l->overloaded += services_count(l->services, SERVICE_ROUTING) > 0;
     }
     return false;
 }
 
-/* A source has had its say, or there was none: on to the next, or to the end. */
+/* A source has had its say or its time, or there was none: on to the next, or to the end. */
 static void flight_advance(struct flight *f)
 {
-    struct lookup *l = f->lookup;
-    bool nothing_asked = !f->cache_asked && !f->dht_asked;
-
-    if (nothing_asked && !services_are_settled(l->services) &&
-        services_count(l->services, SERVICE_CACHE) == 0)
-        return; /* lookup_note_services comes back */
+    flight_stop_waiting(f);
     if (ask_next_source(f) || f->cache_ask || f->dht_ask)
         return;
-    flight_end(f, find_embedded(l, (struct slice){f->id, f->id_len}));
+    flight_end(f, find_embedded(f->lookup, (struct slice){f->id, f->id_len}));
 }
 
 static void on_flight_timer(uv_timer_t *timer)
@@ -298,27 +316,41 @@ static void on_flight_timer(uv_timer_t *timer)
         return;
     }
     uv_timer_start(timer, on_flight_timer, time_left(f), 0);
-    ask_next_source(f);
+    flight_advance(f);
+}
+
+/* It is known whom to ask first: somebody who has a cache, or nobody has one. */
+static bool may_begin(const struct flight *f)
+{
+    const struct services *services = f->lookup->services;
+
+    return services_count(services, SERVICE_CACHE) > 0 || services_are_settled(services, f->mark);
 }
 
 static struct flight *flight_new(struct lookup *lookup, struct slice id, struct slice caller)
 {
-    struct flight *f = calloc(1, sizeof *f + id.len + caller.len);
+    bool is_one_too_many = HASH_COUNT(lookup->flights) >= LOOKUP_MAX_FLIGHTS;
+    struct flight *f = is_one_too_many ? NULL : calloc(1, sizeof *f + id.len + caller.len);
 
     if (!f)
         return NULL;
-    f->lookup = lookup;
     f->id_len = id.len;
     if (id.len)
         memcpy(f->id, id.data, id.len);
+    HASH_ADD(hh, lookup->flights, id, f->id_len, f);
+    if (!table_has(f->hh)) {
+        free(f);
+        return NULL;
+    }
     if (caller.len)
         memcpy(f->id + id.len, caller.data, caller.len);
     f->caller = (struct slice){f->id + id.len, caller.len};
+    f->lookup = lookup;
     f->deadline = now(lookup) + lookup->timeout_ms;
+    f->mark = services_mark(lookup->services);
     uv_timer_init(lookup->services->node->loop, &f->timer);
     f->timer.data = f;
     uv_timer_start(&f->timer, on_flight_timer, lookup->timeout_ms / 2, 0);
-    HASH_ADD(hh, lookup->flights, id, f->id_len, f);
     return f;
 }
 
@@ -326,14 +358,14 @@ static struct flight *flight_new(struct lookup *lookup, struct slice id, struct 
  * node. */
 static bool has_no_source(const struct lookup *lookup)
 {
-    return services_are_settled(lookup->services) &&
+    return services_are_settled(lookup->services, services_mark(lookup->services)) &&
            services_count(lookup->services, SERVICE_CACHE) == 0 &&
            services_count(lookup->services, SERVICE_ROUTING) == 0;
 }
 
 bool lookup_known(struct lookup *lookup, struct slice id, struct nat_profile **profile)
 {
-    drop_expired(lookup);
+    lookup_drop_expired(lookup);
     struct cached_profile *cached = cached_find(lookup, id);
 
     if (cached) {
@@ -359,35 +391,25 @@ bool lookup_profile(struct lookup *lookup, struct slice id, struct slice caller,
     if (is_new)
         f = flight_new(lookup, id, caller);
     if (!f) {
+        lookup->overloaded++;
         *profile = find_embedded(lookup, id);
         return true;
     }
     DL_APPEND(f->waiters, waiter);
-    if (is_new)
+    if (is_new && may_begin(f)) {
         flight_advance(f);
+    } else if (is_new) {
+        f->is_waiting = true;
+        DL_APPEND(lookup->waiting, f);
+    }
     return false;
 }
 
-static struct flight *first_unasked(const struct lookup *lookup)
-{
-    struct flight *f = lookup->flights;
-
-    while (f && (f->cache_asked || f->dht_asked))
-        f = f->hh.next;
-    return f;
-}
-
+/* Those that wait stand in the order of their marks. What follows from an answer may end others. */
 void lookup_note_services(struct lookup *lookup)
 {
-    struct flight *f;
-
-    if (!services_are_settled(lookup->services) &&
-        services_count(lookup->services, SERVICE_CACHE) == 0)
-        return;
-    /* What follows from an answer may end other flights: always the first of those that are left.
-     */
-    while ((f = first_unasked(lookup)) != NULL)
-        flight_advance(f);
+    while (lookup->waiting && may_begin(lookup->waiting))
+        flight_advance(lookup->waiting);
 }
 
 size_t lookup_in_flight(const struct lookup *lookup)

@@ -17,6 +17,9 @@
 
 #define LOOKUP_CACHE_MAX_ENTRIES 65536
 #define LOOKUP_CACHE_MAX_BYTES   ((size_t)256 << 20)
+/* Lookups under way, about 1 kB each; of any more the profile counts as unknown unless the embedded
+ * cache has it. Two for each of 4,096 requests in flight are an eighth of them. */
+#define LOOKUP_MAX_FLIGHTS 65536
 
 struct cached_profile;
 struct flight;
@@ -30,7 +33,9 @@ struct lookup {
     struct cached_profile *cached; /* by id, oldest first */
     size_t cached_bytes;
     struct flight *flights; /* by id */
+    struct flight *waiting; /* those that wait for services to be settled, oldest first */
     uint64_t from_cache, from_macula, from_dht, from_embedded, unknown;
+    uint64_t overloaded; /* lookups that were one too many, and sources whose nodes were all busy */
 };
 
 /* Somebody who waits for a profile; part of a larger struct of the asker's. */
@@ -58,6 +63,8 @@ bool lookup_profile(struct lookup *lookup, struct slice id, struct slice caller,
 
 /* An entry of the embedded cache has changed (NULL: all): no copy of it stays. */
 void lookup_forget(struct lookup *lookup, const struct slice *id);
+/* Copies whose time is over go with the next lookup; this is for when there is none. */
+void lookup_drop_expired(struct lookup *lookup);
 /* Services came or went: those who wait for that look again. */
 void lookup_note_services(struct lookup *lookup);
 size_t lookup_in_flight(const struct lookup *lookup);

@@ -2,6 +2,7 @@
 #include "macula/services.h"
 
 #include "dist/dist_flags.h"
+#include "term/table.h"
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -18,7 +19,12 @@
  */
 static const char fence_name[] = "macula_nat_cnode fence";
 
-enum service_state { SERVICE_PROBING, SERVICE_ALIVE, SERVICE_ABSENT };
+enum service_state {
+    SERVICE_PROBING,
+    SERVICE_ALIVE,
+    SERVICE_MISSING, /* the process is there, the module is not */
+    SERVICE_ABSENT,
+};
 
 struct service {
     struct service_node *owner;
@@ -27,18 +33,22 @@ struct service {
     struct watch watch;
     struct watch fence;
     uint64_t delay;
-    uint64_t retry_at;      /* SERVICE_ABSENT */
-    uint64_t missing_until; /* the process is there, the module is not */
+    uint64_t retry_at;           /* SERVICE_ABSENT, SERVICE_MISSING */
+    struct service *prev, *next; /* SERVICE_ALIVE */
 };
 
 struct service_node {
     struct services *services;
     struct connection *via;
     size_t rank; /* among the preferred; their count for all others */
+    uint64_t number;
     uint64_t up_at;
-    bool is_settled;
+    size_t calls; /* unanswered */
+    uv_timer_t timer;
     struct service service[SERVICE_KINDS];
-    struct service_node *prev, *next;
+    bool is_settled;
+    struct service_node *prev, *next; /* until it is */
+    UT_hash_handle hh;
 };
 
 const char *service_name(enum service_kind kind)
@@ -54,27 +64,64 @@ static uint64_t now(const struct services *services)
     return uv_now(services->node->loop);
 }
 
+static int by_rank(const struct service *a, const struct service *b)
+{
+    return a->owner->rank < b->owner->rank ? -1 : a->owner->rank > b->owner->rank;
+}
+
+/* The list of those alive has the preferred ones in their order, then all others as they came. */
+static void set_state(struct service *s, enum service_state state)
+{
+    struct services *services = s->owner->services;
+    struct service **alive = &services->alive[s->kind];
+
+    if (s->state == SERVICE_ALIVE) {
+        DL_DELETE(*alive, s);
+        services->alive_count[s->kind]--;
+    }
+    s->state = state;
+    if (state != SERVICE_ALIVE)
+        return;
+    services->alive_count[s->kind]++;
+    if (s->owner->rank < services->preferred_count)
+        DL_INSERT_INORDER(*alive, s, by_rank);
+    else
+        DL_APPEND(*alive, s);
+}
+
 /* --- probing --- */
 
-static void set_timer(struct services *services);
+static void set_timer(struct service_node *n);
 
 static void probe(struct service *s)
 {
     struct services *services = s->owner->services;
     struct connection *via = s->owner->via;
 
-    s->state = SERVICE_PROBING;
-    watch_name(services->watches, &s->watch, via, service_name(s->kind));
-    watch_name(services->watches, &s->fence, via, fence_name);
+    set_state(s, SERVICE_PROBING);
+    if (watch_name(services->watches, &s->watch, via, service_name(s->kind)) == 0 &&
+        watch_name(services->watches, &s->fence, via, fence_name) == 0)
+        return;
+    /* Without memory it is as good as absent. */
+    watch_stop(services->watches, &s->watch);
+    set_state(s, SERVICE_ABSENT);
+    s->retry_at = now(services) + s->delay;
 }
 
-static void note_settled(struct service_node *n)
+static void settle(struct service_node *n)
+{
+    if (!n->is_settled)
+        DL_DELETE(n->services->unsettled, n);
+    n->is_settled = true;
+    n->services->changed(n->services->ctx);
+}
+
+static void note_answer(struct service_node *n)
 {
     for (int i = 0; i < SERVICE_KINDS; i++)
         if (n->service[i].state == SERVICE_PROBING)
             return;
-    n->is_settled = true;
-    n->services->changed(n->services->ctx);
+    settle(n);
 }
 
 static void on_absent(struct watch *watch, struct slice reason)
@@ -83,13 +130,13 @@ static void on_absent(struct watch *watch, struct slice reason)
     (void)reason;
 
     /* It was there and is gone: look again soon. It was not there: more and more rarely. */
-    if (s->state == SERVICE_ALIVE)
+    if (s->state != SERVICE_PROBING)
         s->delay = FIRST_DELAY;
-    s->state = SERVICE_ABSENT;
+    set_state(s, SERVICE_ABSENT);
     s->retry_at = now(s->owner->services) + s->delay;
     s->delay = s->delay * 2 > LAST_DELAY ? LAST_DELAY : s->delay * 2;
-    set_timer(s->owner->services);
-    note_settled(s->owner);
+    set_timer(s->owner);
+    note_answer(s->owner);
 }
 
 static void on_fence(struct watch *watch, struct slice reason)
@@ -98,42 +145,42 @@ static void on_fence(struct watch *watch, struct slice reason)
     (void)reason;
 
     if (s->state == SERVICE_PROBING)
-        s->state = SERVICE_ALIVE;
+        set_state(s, SERVICE_ALIVE);
     else
-        set_timer(s->owner->services);
-    note_settled(s->owner);
+        set_timer(s->owner);
+    note_answer(s->owner);
 }
 
-/* Absent, and to be asked for again. Not while a node still owes the answer to the second monitor:
- * it may never come. */
+/* Something is to be done about it at `retry_at`. Not while a node still owes the answer to the
+ * second monitor: it may never come. */
 static bool is_waiting(const struct service *s)
 {
-    return s->state == SERVICE_ABSENT && !watch_is_on(&s->fence);
+    return s->state == SERVICE_MISSING || (s->state == SERVICE_ABSENT && !watch_is_on(&s->fence));
 }
 
 static void on_timer(uv_timer_t *timer)
 {
-    struct services *services = timer->data;
-    struct service_node *n;
-    bool waited = false;
+    struct service_node *n = timer->data;
+    uint64_t time = now(n->services);
 
-    DL_FOREACH (services->nodes, n) {
-        if (!n->is_settled && now(services) - n->up_at >= SETTLE_LIMIT)
-            n->is_settled = waited = true;
-        for (int i = 0; i < SERVICE_KINDS; i++) {
-            struct service *s = &n->service[i];
-            if (is_waiting(s) && s->retry_at <= now(services))
-                probe(s);
-        }
+    for (int i = 0; i < SERVICE_KINDS; i++) {
+        struct service *s = &n->service[i];
+        if (!is_waiting(s) || s->retry_at > time)
+            continue;
+        if (s->state == SERVICE_MISSING)
+            set_state(s, SERVICE_ALIVE);
+        else
+            probe(s);
     }
-    set_timer(services);
-    if (waited)
-        services->changed(services->ctx);
+    if (!n->is_settled && time - n->up_at >= SETTLE_LIMIT)
+        settle(n);
+    set_timer(n);
 }
 
-/* When there is something to do again for a node. */
-static uint64_t next_time(const struct service_node *n)
+/* For when there is something to do again for a node. */
+static void set_timer(struct service_node *n)
 {
+    uint64_t time = now(n->services);
     uint64_t at = n->is_settled ? NEVER : n->up_at + SETTLE_LIMIT;
 
     for (int i = 0; i < SERVICE_KINDS; i++) {
@@ -141,28 +188,20 @@ static uint64_t next_time(const struct service_node *n)
         if (is_waiting(s) && s->retry_at < at)
             at = s->retry_at;
     }
-    return at;
-}
-
-static void set_timer(struct services *services)
-{
-    struct service_node *n;
-    uint64_t at = NEVER;
-
-    DL_FOREACH (services->nodes, n)
-        if (next_time(n) < at)
-            at = next_time(n);
     if (at == NEVER)
-        uv_timer_stop(&services->timer);
+        uv_timer_stop(&n->timer);
     else
-        uv_timer_start(&services->timer, on_timer, at > now(services) ? at - now(services) : 1, 0);
+        uv_timer_start(&n->timer, on_timer, at > time ? at - time : 1, 0);
 }
 
 /* --- choice --- */
 
-static bool is_usable(const struct service *s)
+static struct service_node *find(const struct services *services, const struct connection *c)
 {
-    return s->state == SERVICE_ALIVE && s->missing_until <= now(s->owner->services);
+    struct service_node *n;
+
+    HASH_FIND_PTR(services->nodes, &c, n);
+    return n;
 }
 
 static bool was_tried(const struct service_tries *tries, const struct connection *c)
@@ -173,66 +212,75 @@ static bool was_tried(const struct service_tries *tries, const struct connection
     return false;
 }
 
+static bool may_be_asked(const struct service *s, const struct service_tries *tries)
+{
+    const struct service_node *n = s->owner;
+
+    return s->state == SERVICE_ALIVE && n->calls < SERVICES_MAX_CALLS &&
+           connection_pending(n->via) <= SERVICES_MAX_OUTPUT && !was_tried(tries, n->via);
+}
+
 struct connection *services_choose(struct services *services, enum service_kind kind,
                                    struct slice caller, struct service_tries *tries)
 {
-    struct service_node *n;
-    struct service_node *best = NULL;
+    const struct service *best;
 
     if (tries->count == SERVICES_MAX_TRIES)
         return NULL;
-    DL_FOREACH (services->nodes, n) {
-        if (!is_usable(&n->service[kind]) || was_tried(tries, n->via))
-            continue;
-        if (n->rank < services->preferred_count) {
-            best = n;
-            break; /* they stand in front, in order */
-        }
-        if (!best || slice_is(caller, n->via->name))
-            best = n;
-    }
+    DL_FOREACH (services->alive[kind], best)
+        if (may_be_asked(best, tries))
+            break;
     if (!best)
         return NULL;
-    tries->connections[tries->count++] = best->via->number;
-    return best->via;
+    if (best->owner->rank == services->preferred_count && caller.len > 0) {
+        const struct service_node *own = find(services, node_find(services->node, caller));
+        if (own && may_be_asked(&own->service[kind], tries))
+            best = &own->service[kind];
+    }
+    tries->connections[tries->count++] = best->owner->via->number;
+    return best->owner->via;
 }
 
-bool services_are_settled(const struct services *services)
+void services_note_call(struct services *services, struct connection *c)
 {
-    const struct service_node *n;
+    struct service_node *n = find(services, c);
 
-    DL_FOREACH (services->nodes, n)
-        if (!n->is_settled)
-            return false;
-    return true;
+    if (n)
+        n->calls++;
 }
 
-static struct service_node *find(struct services *services, const struct connection *c)
+void services_note_call_end(struct services *services, struct connection *c)
 {
-    struct service_node *n;
+    struct service_node *n = find(services, c);
 
-    DL_FOREACH (services->nodes, n)
-        if (n->via == c)
-            return n;
-    return NULL;
+    if (n)
+        n->calls--;
+}
+
+uint64_t services_mark(const struct services *services)
+{
+    return services->nodes_made;
+}
+
+bool services_are_settled(const struct services *services, uint64_t mark)
+{
+    return !services->unsettled || services->unsettled->number > mark;
 }
 
 void services_note_missing(struct services *services, struct connection *c, enum service_kind kind)
 {
     struct service_node *n = find(services, c);
 
-    if (n)
-        n->service[kind].missing_until = now(services) + MISSING_LIMIT;
+    if (!n || n->service[kind].state != SERVICE_ALIVE)
+        return;
+    set_state(&n->service[kind], SERVICE_MISSING);
+    n->service[kind].retry_at = now(services) + MISSING_LIMIT;
+    set_timer(n);
 }
 
 size_t services_count(const struct services *services, enum service_kind kind)
 {
-    const struct service_node *n;
-    size_t count = 0;
-
-    DL_FOREACH (services->nodes, n)
-        count += is_usable(&n->service[kind]);
-    return count;
+    return services->alive_count[kind];
 }
 
 /* --- nodes that come and go --- */
@@ -246,11 +294,6 @@ static size_t rank_of(const struct services *services, const char *name)
     return i;
 }
 
-static int by_rank(const struct service_node *a, const struct service_node *b)
-{
-    return a->rank < b->rank ? -1 : a->rank > b->rank;
-}
-
 void services_take_up(struct services *services, struct connection *c)
 {
     /* Every Erlang node since OTP 23 can spawn for others; C and Java nodes cannot, and host no
@@ -260,11 +303,19 @@ void services_take_up(struct services *services, struct connection *c)
     struct service_node *n = calloc(1, sizeof *n);
     if (!n)
         return;
-    n->services = services;
     n->via = c;
+    HASH_ADD_PTR(services->nodes, via, n);
+    if (!table_has(n->hh)) {
+        free(n);
+        return;
+    }
+    n->services = services;
     n->rank = rank_of(services, c->name);
+    n->number = ++services->nodes_made;
     n->up_at = now(services);
-    DL_INSERT_INORDER(services->nodes, n, by_rank);
+    uv_timer_init(services->node->loop, &n->timer);
+    n->timer.data = n;
+    DL_APPEND(services->unsettled, n);
     for (int i = 0; i < SERVICE_KINDS; i++) {
         struct service *s = &n->service[i];
         s->owner = n;
@@ -274,7 +325,12 @@ void services_take_up(struct services *services, struct connection *c)
         s->fence.down = on_fence;
         probe(s);
     }
-    set_timer(services);
+    set_timer(n);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    free(handle->data);
 }
 
 static void node_remove(struct service_node *n)
@@ -284,9 +340,12 @@ static void node_remove(struct service_node *n)
     for (int i = 0; i < SERVICE_KINDS; i++) {
         watch_stop(services->watches, &n->service[i].watch);
         watch_stop(services->watches, &n->service[i].fence);
+        set_state(&n->service[i], SERVICE_ABSENT);
     }
-    DL_DELETE(services->nodes, n);
-    free(n);
+    if (!n->is_settled)
+        DL_DELETE(services->unsettled, n);
+    HASH_DEL(services->nodes, n);
+    uv_close((uv_handle_t *)&n->timer, on_closed);
 }
 
 void services_take_down(struct services *services, struct connection *c)
@@ -296,7 +355,6 @@ void services_take_down(struct services *services, struct connection *c)
     if (!n)
         return;
     node_remove(n);
-    set_timer(services);
     services->changed(services->ctx);
 }
 
@@ -309,13 +367,6 @@ void services_init(struct services *services, struct node *node, struct watches 
         .preferred = preferred,
         .preferred_count = preferred_count,
     };
-    uv_timer_init(node->loop, &services->timer);
-    services->timer.data = services;
-}
-
-void services_close(struct services *services)
-{
-    uv_close((uv_handle_t *)&services->timer, NULL);
 }
 
 void services_free(struct services *services)

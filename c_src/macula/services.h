@@ -14,6 +14,13 @@
 #include "otp/watch.h"
 
 #define SERVICES_MAX_TRIES 4 /* nodes that one question goes to, one after the other */
+/*
+ * A node with so many of our questions unanswered, or with so much output that it has not taken, is
+ * busy and not chosen. Two lookups for each of 4,096 requests in flight are half of the questions,
+ * and 90,000 lookups a second of 50 ms each a quarter; a peer is cut off only at OUTPUT_MAX.
+ */
+#define SERVICES_MAX_CALLS  16384
+#define SERVICES_MAX_OUTPUT ((size_t)8 << 20)
 
 enum service_kind {
     SERVICE_CACHE,     /* macula_nat_cache */
@@ -22,15 +29,19 @@ enum service_kind {
     SERVICE_KINDS
 };
 
+struct service;
 struct service_node;
 
 struct services {
     struct node *node;
     struct watches *watches;
-    struct service_node *nodes; /* in order of choice, but for the caller's own */
+    struct service_node *nodes;           /* by connection */
+    struct service_node *unsettled;       /* the longest connected first */
+    struct service *alive[SERVICE_KINDS]; /* in order of choice, but for the caller's own */
+    size_t alive_count[SERVICE_KINDS];
+    uint64_t nodes_made;
     const char *const *preferred;
     size_t preferred_count;
-    uv_timer_t timer;
     /* Something is known now that was not: whoever waits for services_are_settled looks again. */
     void (*changed)(void *ctx);
     void *ctx;
@@ -45,18 +56,26 @@ struct service_tries {
 /* `preferred` names the nodes that are asked first; it must outlive the services. */
 void services_init(struct services *services, struct node *node, struct watches *watches,
                    const char *const *preferred, size_t preferred_count);
-void services_close(struct services *services);
+/* The loop must run once more afterwards. */
 void services_free(struct services *services);
 
 /*
  * The node to ask next: those preferred, then `caller` (a node name, may be empty), then any; NULL
- * if there is none left. Notes it among the tries.
+ * if there is none left that is not busy. Notes it among the tries.
  */
 struct connection *services_choose(struct services *services, enum service_kind kind,
                                    struct slice caller, struct service_tries *tries);
-/* False while the first answer of a node that has just connected is still awaited (at most 200 ms).
+/* A question to a node that was chosen begins, or has ended. */
+void services_note_call(struct services *services, struct connection *c);
+void services_note_call_end(struct services *services, struct connection *c);
+
+/*
+ * Whoever wants to know who has a service takes a mark. The services are settled for him when the
+ * first answers of all nodes that were connected by then are there, after 200 ms at most: those
+ * that come later keep nobody waiting.
  */
-bool services_are_settled(const struct services *services);
+uint64_t services_mark(const struct services *services);
+bool services_are_settled(const struct services *services, uint64_t mark);
 /* The node turned out to lack the module that `kind` stands for: not chosen for the next 30 s. */
 void services_note_missing(struct services *services, struct connection *c, enum service_kind kind);
 /* How many nodes have the service. */

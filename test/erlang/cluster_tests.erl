@@ -9,6 +9,8 @@
 -define(T, <<"target">>).
 -define(CALLERS, 200).
 -define(SPAWN, (1 bsl 32)).
+-define(BUSY, 16384). % SERVICES_MAX_CALLS
+-define(BURST, 20000).
 
 cluster_test_() ->
     cluster:rows(60, [
@@ -39,7 +41,10 @@ cluster_test_() ->
         {"the node of the caller is asked before others", fun caller_first/1},
         {"a plain node costs no waiting", fun plain/1},
         {"a C node as caller", fun c_node/1},
-        {"references that are not an answer's", fun references/1}
+        {"references that are not an answer's", fun references/1},
+        {"nodes that come and go keep nobody waiting", fun flapping/1},
+        {"many lookups wait for a node that has just connected", fun burst/1},
+        {"a node has too many questions unanswered", fun busy/1}
     ]).
 
 %%%-------------------------------------------------------------------
@@ -413,8 +418,7 @@ plain(#{a := A, b := B, plain := P} = W) ->
 c_node(#{plain := P} = W) ->
     OfC = raw_dist:flags() band bnot ?SPAWN,
     [cluster:with(W, ["--lookup-timeout-ms", "60000"], Services, fun(N, _) ->
-        Name = list_to_atom(cnode:unique("c") ++ "@127.0.0.1"),
-        {ok, Peer} = raw_dist:connect(N, #{name => Name, flags => Flags}),
+        Peer = raw_peer(N, Flags),
         {Frames, _} = raw_dist:call_frames(Peer, macula_nat_coordinator, {request_connection, ?I, ?T, #{}}, 1),
         ok = raw_dist:send(Peer, Frames),
         %% A C node is asked for no services: the answer is the first that it gets.
@@ -465,6 +469,91 @@ guess() ->
             Pid ! {Ref, {ok, cluster:public(Id), fresh}},
             guess()
     end.
+
+%%%-------------------------------------------------------------------
+%%% Nodes that do not answer
+%%%-------------------------------------------------------------------
+
+%% There is always one of them that has not yet said what it has.
+flapping(#{plain := P} = W) ->
+    cluster:with(W, ["--lookup-timeout-ms", "60000"], [], fun(N, _) ->
+        Flapping = flap(N),
+        [?assertMatch({ok, hole_punch, _}, cluster:ask(P, N, <<X>>, ?T)) || X <- lists:seq(1, 5)],
+        stop_flapping(Flapping)
+    end).
+
+%% The node that they wait for says that it has a macula_nat_cache, and no more: nobody may notice how many go on then.
+burst(#{plain := P} = W) ->
+    cluster:with(W, ["--lookup-timeout-ms", "60000"], [], fun(N, Handle) ->
+        Flapping = flap(N),
+        Peer = raw_peer(N, raw_dist:flags()),
+        {{19, Process, ?CACHE, _}} = raw_dist:recv(Peer),
+        {{19, Process, Fence, Ref}} = raw_dist:recv(Peer),
+        ok = raw_dist:send(Peer, [requests(Peer, ?BURST), raw_dist:frame({21, Fence, Process, Ref, noproc})]),
+        _ = spawn_link(fun() -> raw_dist:await_close(Peer) end),
+        cluster:await_services(P, N, #{?CACHE => 1}),
+        stop_flapping(Flapping),
+        raw_dist:close(Peer),
+        cluster:await_rest(P, N),
+        ?assertEqual(?BURST, cluster:state(P, N, [counters, requests])),
+        ?assert(cnode:is_alive(Handle))
+    end).
+
+%% Others are asked then, and if there are none, the profile counts as unknown.
+busy(#{a := #{node := NodeA}, b := B, plain := P} = W) ->
+    Args = ["--connect", atom_to_list(NodeA), "--lookup-timeout-ms", "60000"],
+    cluster:with(W, Args, [{a, ?CACHE, hold()}], fun(N, _) ->
+        Peer = raw_peer(N, raw_dist:flags() band bnot ?SPAWN),
+        ok = raw_dist:send(Peer, requests(Peer, ?BUSY div 2)),
+        Calls = fun() -> cluster:state(P, N, [waiting_for, calls]) end,
+        cnode:await(fun() -> Calls() =:= ?BUSY end),
+        ?assertMatch({ok, hole_punch, _}, cluster:ask(P, N, ?I, ?T)),
+        ?assertEqual(?BUSY, Calls()),
+        cnode:on(B, fun() -> ok = double:start(?CACHE, every_profile()) end),
+        cluster:await_services(P, N, #{?CACHE => 2}),
+        ?assertEqual([b], asked(W, P, N, <<"1">>)),
+        cluster:act(W, a, ?CACHE, every_profile()),
+        cluster:release(W, a, ?CACHE, fun({get, Id}) -> {ok, cluster:public(Id), fresh} end),
+        cnode:await(fun() -> Calls() =:= 0 end),
+        ?assertEqual([a], asked(W, P, N, <<"2">>)),
+        raw_dist:close(Peer)
+    end).
+
+requests(Peer, Count) ->
+    [begin
+         {Frames, _} = raw_dist:call_frames(Peer, macula_nat_coordinator,
+                                            {request_connection, <<X:32>>, <<X:32, "target">>, #{}}, X),
+         Frames
+     end || X <- lists:seq(1, Count)].
+
+%% Nodes that answer no monitors come and go, a few of them at a time, until that is stopped.
+flap(N) ->
+    Self = self(),
+    Pid = spawn_link(fun() ->
+        First = raw_peer(N, raw_dist:flags()),
+        Self ! {self(), flapping},
+        flap(N, [First])
+    end),
+    receive {Pid, flapping} -> Pid end.
+
+flap(N, Peers) ->
+    receive
+        {stop, From} ->
+            lists:foreach(fun raw_dist:close/1, Peers),
+            From ! {self(), stopped}
+    after 20 ->
+        {Stay, Go} = lists:split(min(4, length(Peers)), Peers),
+        lists:foreach(fun raw_dist:close/1, Go),
+        flap(N, [raw_peer(N, raw_dist:flags()) | Stay])
+    end.
+
+stop_flapping(Pid) ->
+    Pid ! {stop, self()},
+    receive {Pid, stopped} -> ok end.
+
+raw_peer(N, Flags) ->
+    {ok, Peer} = raw_dist:connect(N, #{name => list_to_atom(cnode:unique("c") ++ "@127.0.0.1"), flags => Flags}),
+    Peer.
 
 %%%-------------------------------------------------------------------
 %%% Helpers

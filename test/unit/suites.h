@@ -23,6 +23,7 @@ int test_rounds(int rounds);
     X(handshake) \
     X(id_text) \
     X(log) \
+    X(lookup) \
     X(nat_coordinator) \
     X(nat_heap) \
     X(nat_lab) \

@@ -3,6 +3,8 @@
 #include "term/term_write.h"
 
 #include <check.h>
+#include <errno.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -57,12 +59,24 @@ START_TEST(test_keys)
         {0xe3, 0xe0, 0xad, 0x38}, {0x59, 0x52, 0xbb, 0x85}, {0xe3, 0xb0, 0xc4, 0x42}};
     uint8_t key[DHT_KEY_SIZE];
 
-    dht_key(key, "nat.profile.", slice_of("peer"), (struct slice){0});
+    ck_assert_int_eq(dht_key(key, "nat.profile.", slice_of("peer"), (struct slice){0}), 0);
     ck_assert_mem_eq(key, expected[0], 4);
-    dht_key(key, "punch.coord.", slice_of("a"), slice_of(".b"));
+    ck_assert_int_eq(dht_key(key, "punch.coord.", slice_of("a"), slice_of("b")), 0);
     ck_assert_mem_eq(key, expected[1], 4);
-    dht_key(key, "", (struct slice){0}, (struct slice){0});
+    ck_assert_int_eq(dht_key(key, "", (struct slice){0}, (struct slice){0}), 0);
     ck_assert_mem_eq(key, expected[2], 4);
+}
+END_TEST
+
+/* Nothing may be stored under a key that is none. */
+START_TEST(test_no_key)
+{
+    uint8_t key[DHT_KEY_SIZE];
+
+    ck_assert_int_eq(EVP_set_default_properties(NULL, "provider=nobody"), 1);
+    ck_assert_int_eq(dht_key(key, "nat.profile.", slice_of("peer"), (struct slice){0}), -EIO);
+    ck_assert_int_eq(EVP_set_default_properties(NULL, NULL), 1);
+    ck_assert_int_eq(dht_key(key, "nat.profile.", slice_of("peer"), (struct slice){0}), 0);
 }
 END_TEST
 
@@ -172,6 +186,7 @@ Suite *suite_dht(void)
 
     tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_test(tc, test_keys);
+    tcase_add_test(tc, test_no_key);
     tcase_add_test(tc, test_find);
     tcase_add_test(tc, test_list_of_values);
     tcase_add_test(tc, test_one_value);
