@@ -43,9 +43,13 @@ static void on_exit_signal(struct process *p, struct slice reason)
     note(slice_is(name, "boom") ? "exit boom" : "exit");
 }
 
-static void on_log(void *ctx, int level, const char *kind, const char *name, const char *text)
+static void on_log(void *ctx, int level, const char *kind, const char *name, const char *format,
+                   va_list arguments)
 {
+    char text[256];
     (void)ctx;
+
+    vsnprintf(text, sizeof text, format, arguments);
     ck_assert_int_eq(level, LOG_WARNING);
     ck_assert_str_eq(name, PEER);
     ck_assert_msg(strstr(text, " from " PEER) != NULL, "%s", text);
@@ -100,12 +104,14 @@ static void set_up(void)
 
 static void tear_down(void)
 {
-    process_exit_atom(&process, "shutdown");
+    buffer_reset(&frame, 0);
+    term_put_atom(&frame, "shutdown");
+    process_exit(&process, buffer_slice(&frame));
     if (peer.flush_wanted)
         node_forget_flush(&node, &peer);
     buffer_free(&peer.out);
     buffer_free(&frame);
-    epmd_free(&node.epmd);
+    node_stop(&node);
     uv_run(&loop, UV_RUN_DEFAULT);
     node_free(&node);
     ck_assert_int_eq(uv_loop_close(&loop), 0);
