@@ -77,17 +77,19 @@ static void listing_finish(struct coordinator *co, struct listing *l)
     listing_free(co, l);
 }
 
-/* The first in line whose node takes what is sent to it; who has gone leaves the line. */
+/* The first in line whose node takes what is sent to it; who has gone leaves the line, counted. */
 static struct listing *next_in_line(struct coordinator *co)
 {
     struct listing *l, *next;
 
     DL_FOREACH_SAFE (co->listings, l, next) {
         const struct connection *via = node_find(co->node, l->caller->pid.node);
-        if (!via)
+        if (!via) {
+            co->node->counters.messages_undeliverable++;
             listing_free(co, l);
-        else if (connection_pending(via) <= LISTING_MAX_UNREAD)
+        } else if (connection_pending(via) <= LISTING_MAX_UNREAD) {
             return l;
+        }
     }
     return NULL;
 }
