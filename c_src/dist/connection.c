@@ -76,6 +76,8 @@ void connection_close(struct connection *c, int level, const char *why)
     DL_DELETE(c->node->connections, c);
     if (c->flush_wanted)
         node_forget_flush(c->node, c);
+    if (c->is_in_turn)
+        node_forget_turn(c->node, c);
     if (state == CONNECTION_UP)
         node_connection_down(c->node, c);
     else if (c->outgoing && why)
@@ -174,6 +176,8 @@ static void on_written(uv_write_t *write, int status)
     buffer_reset(&c->sending, 0);
     if (buffer_size(&c->out) > 0)
         want_flush(c);
+    if (c->has_frames && !c->is_in_turn)
+        node_want_turn(c->node, c);
 }
 
 void connection_flush(struct connection *c)
@@ -295,12 +299,35 @@ static const struct handshake_config *handshake_settings(struct node *node)
 
 /* --- input --- */
 
+/*
+ * Who asks for more than it takes, or for much at a time, waits: the frames that are left stay in
+ * `in`, and nothing more is read. So nobody who reads is cut off for what he asked himself, and
+ * none keeps the others waiting with a packet of small requests for large answers.
+ */
+static bool has_much_output(const struct connection *c, size_t before)
+{
+    return connection_pending(c) > before + OUTPUT_TURN || connection_pending(c) > OUTPUT_PAUSE;
+}
+
+static void leave_frames(struct connection *c)
+{
+    c->has_frames = true;
+    uv_read_stop((uv_stream_t *)&c->tcp);
+    if (!c->is_in_turn)
+        node_want_turn(c->node, c);
+}
+
 /* A handshake that has reached its end leaves the rest of what was read to the frames. */
 static size_t take_frames(struct connection *c, const uint8_t *data, size_t len)
 {
+    size_t before = connection_pending(c);
     size_t at = 0;
 
     while (c->state == CONNECTION_UP && !c->doomed && len - at >= FRAME_HEAD) {
+        if (has_much_output(c, before)) {
+            leave_frames(c);
+            break;
+        }
         const uint8_t *p = data + at;
         size_t size = get_u32(p);
         if (size > FRAME_MAX) {
@@ -394,6 +421,28 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
         buffer_reset(&c->in, READ_SIZE * 2);
 }
 
+void connection_go_on(struct connection *c)
+{
+    node_forget_turn(c->node, c);
+    if (c->doomed)
+        return;
+    if (connection_pending(c) > OUTPUT_PAUSE && buffer_size(&c->sending) > 0) {
+        /* Its turn comes when the socket has taken it: on_written. */
+        c->unread = uv_stream_get_write_queue_size((uv_stream_t *)&c->tcp);
+        c->unread_since = uv_now(c->node->loop);
+        return;
+    }
+    c->has_frames = false;
+    buffer_consume(&c->in, take_frames(c, buffer_data(&c->in), buffer_size(&c->in)));
+    if (c->state == CONNECTION_CLOSED || c->has_frames)
+        return;
+    if (buffer_size(&c->in) == 0)
+        buffer_reset(&c->in, READ_SIZE * 2);
+    int error = uv_read_start((uv_stream_t *)&c->tcp, on_alloc, on_read);
+    if (error)
+        close_with_errno(c, error);
+}
+
 static void begin_reading(struct connection *c)
 {
     int fd;
@@ -440,6 +489,29 @@ static int keep_spare_descriptor(const struct connection *c)
     return 0;
 }
 
+/*
+ * Ends the oldest client that has not proved who it is, if there are more than `allowed` of them:
+ * whoever only connects and says nothing must not keep out those who have something to say.
+ */
+static bool make_room(struct node *node, unsigned allowed)
+{
+    struct connection *c, *oldest = NULL;
+    unsigned count = 0;
+
+    DL_FOREACH (node->connections, c) {
+        if (c->state != CONNECTION_HANDSHAKE || c->outgoing)
+            continue;
+        count++;
+        if (!oldest)
+            oldest = c;
+    }
+    if (count <= allowed)
+        return false;
+    node->counters.handshakes_dropped++;
+    connection_close(oldest, LOG_WARNING, "too many others connect");
+    return true;
+}
+
 int connection_accept(struct node *node, uv_stream_t *listener)
 {
     struct connection *c = connection_new(node);
@@ -447,7 +519,8 @@ int connection_accept(struct node *node, uv_stream_t *listener)
     if (!c)
         return -ENOMEM;
     int error = uv_accept(listener, (uv_stream_t *)&c->tcp);
-    if (error == 0)
+    make_room(node, HALF_OPEN_MAX);
+    if (error == 0 && (error = keep_spare_descriptor(c)) != 0 && make_room(node, 0))
         error = keep_spare_descriptor(c);
     if (error == 0)
         error = handshake_accept(c->handshake, handshake_settings(node), judge_peer, c);
@@ -493,6 +566,20 @@ int connection_open(struct node *node, const char *name, const struct sockaddr *
     return 0;
 }
 
+/* It waits for its socket, which has taken nothing for a while. */
+static void check_reader(struct connection *c, uint64_t now)
+{
+    size_t unread = uv_stream_get_write_queue_size((uv_stream_t *)&c->tcp);
+
+    if (unread != c->unread) {
+        c->unread = unread;
+        c->unread_since = now;
+    } else if (now - c->unread_since >= UNREAD_LIMIT_MS) {
+        c->node->counters.output_limit++;
+        connection_doom(c, "it does not read, and its output is over the limit");
+    }
+}
+
 void connection_check(struct connection *c)
 {
     uint64_t now = uv_now(c->node->loop);
@@ -500,6 +587,8 @@ void connection_check(struct connection *c)
     if (c->state == CONNECTION_UP) {
         if (now - c->sent_at >= TICK_SILENCE_MS && connection_pending(c) == 0)
             put_tick(c);
+        if (c->has_frames && !c->is_in_turn)
+            check_reader(c, now);
     } else if (now - c->opened_at >= SETUP_DEADLINE_MS) {
         c->node->counters.handshakes_late++;
         connection_close(c, LOG_WARNING, "the handshake took too long");

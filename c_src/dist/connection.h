@@ -20,8 +20,13 @@
 
 #define FRAME_MAX         ((size_t)16 << 20) /* larger ones end the connection */
 #define OUTPUT_MAX        ((size_t)64 << 20) /* a peer that lets more pile up is cut off */
-#define HOLDS_MAX         250000             /* so is one with more monitors and links */
+#define OUTPUT_PAUSE      ((size_t)16 << 20) /* with more, nothing is read from it */
+#define OUTPUT_TURN       ((size_t)1 << 20) /* with more, the rest of its frames waits for a turn */
+#define OUTPUT_TOTAL_MAX  ((size_t)1 << 30) /* of all peers: then the one with the most is */
+#define HOLDS_MAX         250000            /* so is one with more monitors and links */
+#define HALF_OPEN_MAX     1000              /* clients in their handshake */
 #define READ_SIZE         ((size_t)64 << 10)
+#define UNREAD_LIMIT_MS   5000  /* who has made us pause and takes nothing for so long is cut off */
 #define TICK_SILENCE_MS   15000 /* without output after which we send a tick */
 #define TICK_ANSWERED_MS  500   /* a tick is answered unless we sent something so recently */
 #define SETUP_DEADLINE_MS 7000  /* for connect and handshake, as net_setuptime of OTP */
@@ -50,6 +55,11 @@ struct connection {
     uint64_t opened_at;          /* loop time, ms */
     uint64_t sent_at;
     uint64_t read_turn;
+    bool has_frames; /* in `in`, left for another turn; nothing is read meanwhile */
+    bool is_in_turn; /* in line to go on with them */
+    size_t unread; /* while it waits for its socket: what the socket had not taken when it was last
+                      looked at */
+    uint64_t unread_since;
 
     struct buffer in;      /* the beginning of a frame that is not whole yet */
     struct buffer out;     /* written at the end of the turn */
@@ -67,6 +77,7 @@ struct connection {
     struct watch *watches; /* of ours on processes over there; the layer above keeps them */
     struct connection *prev, *next; /* all connections of the node */
     struct connection *next_flush;
+    struct connection *prev_turn, *next_turn;
     UT_hash_handle hh; /* by name, while it is up */
 };
 
@@ -98,6 +109,8 @@ void connection_drop_frame(struct connection *c);
 
 /* Writes what has gathered; part of node's end of turn. */
 void connection_flush(struct connection *c);
+/* Handles frames that were left for another turn; part of node's turn. */
+void connection_go_on(struct connection *c);
 /* Ticks and the deadline of the handshake; called about once a second. */
 void connection_check(struct connection *c);
 /* Returns the bytes not yet taken by the socket. */

@@ -85,6 +85,47 @@ static void on_end_of_turn(uv_prepare_t *prepare)
     flush_all(node);
 }
 
+/* One connection a turn: all others are read and written in between. */
+static void on_next_turn(uv_idle_t *idle)
+{
+    struct node *node = idle->data;
+
+    if (node->in_turn)
+        connection_go_on(node->in_turn);
+    if (!node->in_turn)
+        uv_idle_stop(idle);
+}
+
+void node_want_turn(struct node *node, struct connection *c)
+{
+    c->is_in_turn = true;
+    DL_APPEND2(node->in_turn, c, prev_turn, next_turn);
+    uv_idle_start(&node->next_turn, on_next_turn);
+}
+
+void node_forget_turn(struct node *node, struct connection *c)
+{
+    c->is_in_turn = false;
+    DL_DELETE2(node->in_turn, c, prev_turn, next_turn);
+}
+
+/* The limit of each connection does not bound the sum of many. */
+static void check_output(struct node *node)
+{
+    struct connection *c, *largest = NULL;
+    size_t total = 0;
+
+    DL_FOREACH (node->connections, c) {
+        total += connection_pending(c);
+        if (!largest || connection_pending(c) > connection_pending(largest))
+            largest = c;
+    }
+    if (total <= OUTPUT_TOTAL_MAX)
+        return;
+    node->counters.output_limit++;
+    connection_doom(largest, "all output together is over the limit, and it has the most");
+}
+
 static void on_second(uv_timer_t *timer)
 {
     struct node *node = timer->data;
@@ -92,6 +133,7 @@ static void on_second(uv_timer_t *timer)
 
     DL_FOREACH_SAFE (node->connections, c, next)
         connection_check(c);
+    check_output(node);
 }
 
 /* --- connections --- */
@@ -193,6 +235,8 @@ int node_init(struct node *node, const struct node_config *config)
     /* None of these can fail. */
     uv_tcp_init(node->loop, &node->listener);
     uv_prepare_init(node->loop, &node->end_of_turn);
+    uv_idle_init(node->loop, &node->next_turn);
+    node->next_turn.data = node;
     uv_timer_init(node->loop, &node->second);
     uv_timer_init(node->loop, &node->goodbye);
     node->listener.data = node->end_of_turn.data = node->second.data = node->goodbye.data = node;
@@ -232,6 +276,7 @@ static void close_all(struct node *node)
         connection_close(node->connections, LOG_DEBUG, NULL);
     uv_close((uv_handle_t *)&node->goodbye, NULL);
     uv_close((uv_handle_t *)&node->end_of_turn, NULL);
+    uv_close((uv_handle_t *)&node->next_turn, NULL);
 }
 
 static void on_goodbye(uv_timer_t *timer)

@@ -67,6 +67,7 @@ struct node_counters {
     uint64_t messages_to_nobody;
     uint64_t messages_undeliverable; /* from here, for nodes that are not connected */
     uint64_t handshakes_late;
+    uint64_t handshakes_dropped; /* to make room for others */
     uint64_t refused_cookie;
     uint64_t output_limit;
     uint64_t spawns;
@@ -85,6 +86,7 @@ struct node {
     uv_timer_t second;
     uv_timer_t goodbye;
     uv_prepare_t end_of_turn;
+    uv_idle_t next_turn;
     int port;
     bool stopping;
     uint64_t stopped_at;
@@ -94,6 +96,7 @@ struct node {
     struct connection *connections; /* all */
     struct connection *by_name;     /* those that are up */
     struct connection *flush_list;
+    struct connection *in_turn; /* those that have frames left, in line */
     uint64_t connections_made;
     uint64_t turn;
     uint8_t *scratch;
@@ -131,12 +134,14 @@ struct buffer *node_open_send(struct node *node, const struct pid *to, struct co
 void node_log(struct node *node, int level, const char *kind, const char *peer, const char *format,
               ...) __attribute__((format(printf, 5, 6)));
 
-/* For connection.c: what became of a connection, of one opened here that never was up, and whether
- * it has output. */
+/* For connection.c: what became of a connection, of one opened here that never was up, whether it
+ * has output, and whether it is in line to go on with frames that it has left. */
 void node_connection_up(struct node *node, struct connection *c);
 void node_connection_down(struct node *node, struct connection *c);
 void node_connection_failed(struct node *node, struct connection *c, int level, const char *why);
 void node_want_flush(struct node *node, struct connection *c);
 void node_forget_flush(struct node *node, struct connection *c);
+void node_want_turn(struct node *node, struct connection *c);
+void node_forget_turn(struct node *node, struct connection *c);
 
 #endif

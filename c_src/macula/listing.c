@@ -77,7 +77,7 @@ static void listing_finish(struct coordinator *co, struct listing *l)
     listing_free(co, l);
 }
 
-/* The first in line whose node takes what is sent to it; who has gone leaves the line, counted. */
+/* The first in line whose node takes what is sent to it; who has gone leaves the line. */
 static struct listing *next_in_line(struct coordinator *co)
 {
     struct listing *l, *next;
@@ -87,9 +87,8 @@ static struct listing *next_in_line(struct coordinator *co)
         if (!via) {
             co->node->counters.messages_undeliverable++;
             listing_free(co, l);
-        } else if (connection_pending(via) <= LISTING_MAX_UNREAD) {
+        } else if (connection_pending(via) <= LISTING_MAX_UNREAD)
             return l;
-        }
     }
     return NULL;
 }

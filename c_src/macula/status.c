@@ -118,6 +118,7 @@ static void put_network(struct coordinator *co, struct buffer *b)
         {"messages_to_nobody", n->messages_to_nobody},
         {"messages_undeliverable", n->messages_undeliverable},
         {"handshakes_late", n->handshakes_late},
+        {"handshakes_dropped", n->handshakes_dropped},
         {"cookies_refused", n->refused_cookie},
         {"output_limit", n->output_limit},
         {"spawns", n->spawns},

@@ -157,7 +157,7 @@ bool reference_number(struct slice reference, struct slice node, uint32_t creati
 bool cursor_term(struct cursor *c, struct slice *raw)
 {
     const uint8_t *p = (const uint8_t *)c->data + c->at;
-    ssize_t size = term_check(p, (size_t)(c->end - c->at));
+    ssize_t size = term_size(p, (size_t)(c->end - c->at));
 
     if (size < 0)
         return false;

@@ -38,6 +38,7 @@ struct keys {
     struct key *items;
     size_t count;
     size_t capacity;
+    size_t seen; /* of all maps, closed ones too */
 };
 
 static inline const uint8_t *take(struct reader *r, size_t size)
@@ -281,6 +282,8 @@ static struct level check_one(struct reader *r)
 
 static bool keys_open(struct keys *keys, const uint8_t *start)
 {
+    if (++keys->seen > TERM_MAX_KEYS)
+        return false;
     if (keys->count == keys->capacity) {
         size_t capacity = keys->capacity ? keys->capacity * 2 : 64;
         struct key *items = realloc(keys->items, capacity * sizeof *items);
@@ -360,6 +363,7 @@ static bool note_key(struct level *level, struct keys *keys, const uint8_t *at)
     return true;
 }
 
+/* `keys` NULL: those of maps are not compared. */
 static ssize_t check(struct reader *r, struct keys *keys)
 {
     struct level stack[TERM_MAX_DEPTH + 1];
@@ -370,14 +374,14 @@ static ssize_t check(struct reader *r, struct keys *keys)
         while (stack[depth].left == 0) {
             if (stack[depth].must_end && stack[depth].must_end != r->pos)
                 return -EBADMSG;
-            if (stack[depth].is_map && !keys_close(keys, stack[depth].first_key))
+            if (keys && stack[depth].is_map && !keys_close(keys, stack[depth].first_key))
                 return -EBADMSG;
             if (depth == 0)
                 return (ssize_t)r->pos;
             depth--;
         }
-        if (stack[depth].is_map && !note_key(&stack[depth], keys, r->data + r->pos))
-            return -ENOMEM;
+        if (keys && stack[depth].is_map && !note_key(&stack[depth], keys, r->data + r->pos))
+            return keys->seen > TERM_MAX_KEYS ? -E2BIG : -ENOMEM;
         stack[depth].left--;
         struct level inside = check_one(r);
         /* Every term takes a byte at least: a count that the rest cannot hold is a lie. */
@@ -387,7 +391,7 @@ static ssize_t check(struct reader *r, struct keys *keys)
             continue;
         if (depth == TERM_MAX_DEPTH)
             return -E2BIG;
-        inside.first_key = keys->count;
+        inside.first_key = keys ? keys->count : 0;
         stack[++depth] = inside;
     }
 }
@@ -400,4 +404,11 @@ ssize_t term_check(const uint8_t *data, size_t len)
 
     free(keys.items);
     return size;
+}
+
+ssize_t term_size(const uint8_t *data, size_t len)
+{
+    struct reader r = {.data = data, .len = len};
+
+    return check(&r, NULL);
 }

@@ -15,12 +15,17 @@
 #include <sys/types.h>
 
 #define TERM_MAX_DEPTH 256
+/* Of all maps of a term: more would take longer to compare than others should wait. */
+#define TERM_MAX_KEYS 65536
 
 /*
  * Returns the size in bytes of the one term (without version byte) that starts at `data`; -EBADMSG
- * if it is malformed, unknown or cut short, -E2BIG if it is nested deeper than TERM_MAX_DEPTH,
- * -ENOMEM without memory to compare the keys of its maps.
+ * if it is malformed, unknown or cut short, -E2BIG if it is nested deeper than TERM_MAX_DEPTH
+ * or has more than TERM_MAX_KEYS, -ENOMEM without memory to compare the keys of its maps.
  */
 ssize_t term_check(const uint8_t *data, size_t len);
+
+/* The same of a term inside of one that was checked: its maps are good. */
+ssize_t term_size(const uint8_t *data, size_t len);
 
 #endif

@@ -20,6 +20,7 @@ nodes_test_() ->
         {"the default name", fun default_name/0},
         {"--connect is kept up", fun connect_is_kept_up/0},
         {"--connect to several nodes, one of them late", fun connect_to_several/0},
+        {"--connect to a node that is not there is said once", fun connect_to_nobody/0},
         {"both connect at the same time", fun simultaneous/0},
         {"a node with another cookie", fun wrong_cookie/0},
         {"--connect to a node with another cookie", fun connect_with_wrong_cookie/0},
@@ -201,6 +202,14 @@ connect_to_several() ->
         cnode:peer_stop(Second)
     end),
     cnode:peer_stop(First).
+
+connect_to_nobody() ->
+    Name = cnode:unique("nobody") ++ "@127.0.0.1",
+    Failure = "no connection with " ++ Name ++ ": EPMD does not know the name",
+    cnode:with(#{args => ["--connect", Name, "--log-level", "debug"]}, fun(Handle) ->
+        _ = cnode:await_log(Handle, ["debug ", Failure]),
+        ?assertMatch([_], [Line || Line <- cnode:log(Handle), string:find(Line, "warning " ++ Failure) =/= nomatch])
+    end).
 
 %% The node does nothing to connect: the program does.
 connected(Peer, N) ->

@@ -46,7 +46,7 @@ static void on_exit_signal(struct process *p, struct slice reason)
 static void on_log(void *ctx, int level, const char *kind, const char *name, const char *format,
                    va_list arguments)
 {
-    char text[256];
+    char text[500];
     (void)ctx;
 
     vsnprintf(text, sizeof text, format, arguments);
@@ -104,9 +104,9 @@ static void set_up(void)
 
 static void tear_down(void)
 {
-    buffer_reset(&frame, 0);
-    term_put_atom(&frame, "shutdown");
-    process_exit(&process, buffer_slice(&frame));
+    uint8_t room[TERM_ATOM_SIZE];
+
+    process_exit(&process, term_atom(room, "shutdown"));
     if (peer.flush_wanted)
         node_forget_flush(&node, &peer);
     buffer_free(&peer.out);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "term/bytes.h"
 #include "term/tags.h"
 #include "term/term_check.h"
 
@@ -259,6 +260,38 @@ START_TEST(test_keys)
 }
 END_TEST
 
+/* A list of `count` maps of one key each. */
+static size_t put_maps(uint8_t *to, uint32_t count)
+{
+    uint8_t *p = to;
+
+    *p++ = TAG_LIST;
+    put_u32(p, count);
+    p += 4;
+    for (uint32_t i = 0; i < count; i++) {
+        memcpy(p, "t\0\0\0\1a\1j", 8);
+        p += 8;
+    }
+    *p++ = TAG_NIL;
+    return (size_t)(p - to);
+}
+
+/* Keys are counted over all maps of a term; one that was checked is not compared again. */
+START_TEST(test_many_keys)
+{
+    uint8_t *bytes = malloc(16 + 8 * (TERM_MAX_KEYS + 1));
+    size_t len;
+
+    ck_assert_ptr_nonnull(bytes);
+    len = put_maps(bytes, TERM_MAX_KEYS);
+    ck_assert_int_eq(term_check(bytes, len), (ssize_t)len);
+    len = put_maps(bytes, TERM_MAX_KEYS + 1);
+    ck_assert_int_eq(term_check(bytes, len), -E2BIG);
+    ck_assert_int_eq(term_size(bytes, len), (ssize_t)len);
+    free(bytes);
+}
+END_TEST
+
 /* The size that a fun tells must be its own. */
 START_TEST(test_fun_size)
 {
@@ -296,6 +329,7 @@ Suite *suite_term_check(void)
     tcase_add_loop_test(tc, test_depth, 0, 4);
     tcase_add_test(tc, test_atom_length);
     tcase_add_test(tc, test_keys);
+    tcase_add_test(tc, test_many_keys);
     tcase_add_test(tc, test_fun_size);
     suite_add_tcase(s, tc);
     return s;
