@@ -108,9 +108,11 @@ static void give_memory_back(struct coordinator *co)
 #endif
 }
 
+/* What had waited for the end of a suspension came before what became due meanwhile. */
 static void take_due(struct coordinator *co)
 {
-    if (co->server.is_suspended || nat_next_deadline(co->nat) > aligned_ns(co) / NS_PER_MS)
+    if (co->server.is_suspended || co->server.deferred ||
+        nat_next_deadline(co->nat) > aligned_ns(co) / NS_PER_MS)
         return;
     nat_tick(co->nat, coordinator_now(co), TICK_BUDGET);
     give_memory_back(co);
