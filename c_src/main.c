@@ -142,6 +142,7 @@ static void on_minute(uv_timer_t *timer)
     struct program *p = timer->data;
 
     nat_cache_sweep(&p->cache);
+    lookup_drop_expired(&p->coordinator.lookup);
 #ifdef __GLIBC__
     /* What a busy hour has needed goes back to the system. */
     malloc_trim(0);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/id_text.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #define ROOM     (ID_TEXT_SIZE - 1)
@@ -9,6 +8,7 @@
 
 const char *id_text(char out[static ID_TEXT_SIZE], struct nat_bytes id)
 {
+    static const char digits[] = "0123456789abcdef";
     const uint8_t *bytes = id.data;
     bool is_text = true;
 
@@ -22,9 +22,10 @@ const char *id_text(char out[static ID_TEXT_SIZE], struct nat_bytes id)
     size_t shown = is_cut ? (ROOM - strlen(ELLIPSIS)) / width : id.len;
     if (is_text)
         memcpy(out, bytes, shown);
-    else
-        for (size_t i = 0; i < shown; i++)
-            snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+    for (size_t i = 0; !is_text && i < shown; i++) {
+        out[2 * i] = digits[bytes[i] >> 4];
+        out[2 * i + 1] = digits[bytes[i] & 15];
+    }
     strcpy(out + shown * width, is_cut ? ELLIPSIS : "");
     return out;
 }

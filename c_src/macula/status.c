@@ -156,7 +156,7 @@ static void put_lookups(struct coordinator *co, struct buffer *b)
     const struct entry counters[] = {
         {"from_own_cache", l->from_cache}, {"from_macula_nat_cache", l->from_macula},
         {"from_dht", l->from_dht},         {"from_embedded_cache", l->from_embedded},
-        {"unknown", l->unknown},
+        {"unknown", l->unknown},           {"overloaded", l->overloaded},
     };
 
     put_map(b, "lookups", counters, COUNT(counters));

@@ -186,12 +186,9 @@ void gen_server_stop_with(struct gen_server *gs, struct slice reason)
 
 void gen_server_stop(struct gen_server *gs, const char *reason)
 {
-    struct buffer b;
+    uint8_t room[TERM_ATOM_SIZE];
 
-    buffer_init(&b);
-    term_put_atom(&b, reason);
-    gen_server_stop_with(gs, buffer_slice(&b));
-    buffer_free(&b);
+    gen_server_stop_with(gs, term_atom(room, reason));
 }
 
 static void on_exit_signal(struct process *p, struct slice reason)
