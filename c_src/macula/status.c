@@ -50,7 +50,6 @@ static void put_sessions(struct coordinator *co, struct buffer *b)
     const struct entry sessions[] = {
         {"pending", n->live[NAT_PENDING]},     {"coordinating", n->live[NAT_COORDINATING]},
         {"executing", n->live[NAT_EXECUTING]}, {"ended", n->ended},
-        {"profile_bytes", n->profile_bytes},
     };
 
     put_map(b, "sessions", sessions, COUNT(sessions));
@@ -98,6 +97,7 @@ static void put_counters(struct coordinator *co, struct buffer *b)
         {"watchers_refused", n->watchers_refused},
         {"get_pending_left_out", c->pending_left_out},
         {"cache_puts_refused", co->cache->refused},
+        {"profile_bytes", n->profile_bytes},
     };
 
     put_map(b, "counters", counters, COUNT(counters));

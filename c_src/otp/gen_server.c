@@ -11,7 +11,7 @@
 /* Requests that had waited: a millisecond or so, then others get their turn. */
 #define BACKLOG_PER_TURN 500
 
-enum request_kind { REQUEST_CALL, REQUEST_CAST, REQUEST_INFO };
+enum request_kind { REQUEST_CALL, REQUEST_CAST, REQUEST_INFO, REQUEST_SYSTEM };
 
 /* Something that arrived while the server was suspended. */
 struct deferred {
@@ -36,6 +36,9 @@ static void handle(struct gen_server *gs, struct connection *via, enum request_k
     case REQUEST_INFO:
         gs->callbacks->info(gs, term);
         break;
+    case REQUEST_SYSTEM:
+        sys_take_message(gs, caller, term);
+        break;
     }
     gs->via = NULL;
 }
@@ -45,14 +48,20 @@ static size_t deferred_size(const struct caller *caller, struct slice term)
     return sizeof(struct deferred) + term.len + (caller ? caller_size(caller) : 0);
 }
 
-/* Takes the oldest out of the line. */
-static struct deferred *deferred_take(struct gen_server *gs)
+/* The next whose turn it is. Suspended, a server takes system messages and nothing else. */
+static struct deferred *deferred_next(struct gen_server *gs)
 {
     struct deferred *d = gs->deferred;
 
+    while (d && gs->is_suspended && d->kind != REQUEST_SYSTEM)
+        d = d->next;
+    return d;
+}
+
+static void deferred_take(struct gen_server *gs, struct deferred *d)
+{
     DL_DELETE(gs->deferred, d);
     gs->deferred_bytes -= deferred_size(d->caller, d->term);
-    return d;
 }
 
 static void deferred_free(struct deferred *d)
@@ -106,6 +115,16 @@ static void take(struct gen_server *gs, struct connection *via, enum request_kin
         handle(gs, via, kind, caller, term);
 }
 
+/* At work, a server takes them in order with all others. */
+static void take_system(struct gen_server *gs, struct connection *via, const struct caller *caller,
+                        struct slice request)
+{
+    if (!gs->is_suspended && gs->deferred)
+        defer(gs, via, REQUEST_SYSTEM, caller, request);
+    else
+        handle(gs, via, REQUEST_SYSTEM, caller, request);
+}
+
 void gen_server_call(struct gen_server *gs, const struct caller *caller, struct slice request)
 {
     take(gs, node_find(gs->process.node, caller->pid.node), REQUEST_CALL, caller, request);
@@ -120,13 +139,14 @@ void gen_server_cast(struct gen_server *gs, struct connection *via, struct slice
 static void on_backlog(uv_idle_t *idle)
 {
     struct gen_server *gs = idle->data;
+    struct deferred *d;
 
-    for (int i = 0; i < BACKLOG_PER_TURN && gs->deferred && !gs->is_suspended; i++) {
-        struct deferred *d = deferred_take(gs);
+    for (int i = 0; i < BACKLOG_PER_TURN && (d = deferred_next(gs)) != NULL; i++) {
+        deferred_take(gs, d);
         handle(gs, NULL, d->kind, d->caller, d->term);
         deferred_free(d);
     }
-    if (!gs->deferred || gs->is_suspended)
+    if (!deferred_next(gs))
         uv_idle_stop(idle);
 }
 
@@ -161,7 +181,7 @@ static void on_message(struct process *p, struct connection *via, struct slice m
         }
         if (arity == 3 && cursor_is_atom(&c, "system") && caller_read(&caller, p, &c) &&
             cursor_term(&c, &request)) {
-            sys_take_message(gs, &caller, request);
+            take_system(gs, via, &caller, request);
             return;
         }
     }
@@ -173,7 +193,8 @@ void gen_server_stop_with(struct gen_server *gs, struct slice reason)
     if (!process_is_alive(&gs->process))
         return;
     while (gs->deferred) {
-        struct deferred *d = deferred_take(gs);
+        struct deferred *d = gs->deferred;
+        deferred_take(gs, d);
         if (d->caller)
             reply_exit(d->caller, reason);
         deferred_free(d);
