@@ -48,8 +48,10 @@ static void put_sessions(struct coordinator *co, struct buffer *b)
 {
     const struct nat_counters *n = nat_counters(co->nat);
     const struct entry sessions[] = {
-        {"pending", n->live[NAT_PENDING]},     {"coordinating", n->live[NAT_COORDINATING]},
-        {"executing", n->live[NAT_EXECUTING]}, {"ended", n->ended},
+        {"pending", n->live[NAT_PENDING]},
+        {"coordinating", n->live[NAT_COORDINATING]},
+        {"executing", n->live[NAT_EXECUTING]},
+        {"ended", n->ended},
     };
 
     put_map(b, "sessions", sessions, COUNT(sessions));

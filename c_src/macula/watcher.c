@@ -41,7 +41,7 @@ uint64_t watcher_take(struct watchers *all, const struct pid *pid)
 
     buffer_init(&key);
     term_put_pid(&key, pid);
-    if (!key.overflow) {
+    if (!key.overflow && key.data) {
         struct slice bytes = buffer_slice(&key);
         HASH_FIND(hh, all->by_pid, bytes.data, bytes.len, w);
         if (!w)
