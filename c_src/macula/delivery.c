@@ -97,7 +97,8 @@ static void note_failure(struct deliveries *all, struct nat_bytes recipient_id, 
 
     all->failed++;
     id_text(id, recipient_id);
-    node_log(all->mailboxes->node, LOG_WARNING, "delivery", id,
+    /* One line a second for all peers: where there is no way to one there is often none to any. */
+    node_log(all->mailboxes->node, LOG_WARNING, "delivery", all->mailboxes->node->name,
              "PUNCH_COORDINATE could not be delivered to %s: %s", id, why);
 }
 
