@@ -59,11 +59,14 @@ function json(v) {
 function row(title, ei, erlang, node, sense, limit, wanted,    verdict, reached) {
     if (node == "")
         return
+    # Nothing at all was answered in the time of a measurement.
+    if (erlang == 0)
+        erlang = ""
     verdict = ""
     reached = "null"
     if (limit != "") {
         reached = sense * (node - limit) >= 0 ? "true" : "false"
-        verdict = reached == "true" ? "reached" : sprintf("not reached: %s is %.2f× of it", number(node), node / limit)
+        verdict = reached == "true" ? "reached" : sprintf("not reached: %.2f × what is wanted", node / limit)
     }
     printf "| %s | %s | %s | %s | %s | %s | %s | %s |\n", pad(title, 56), pad(number(ei), 9), pad(number(erlang), 9), \
         pad(number(node), 9), pad(ratio(node, ei), 8), pad(ratio(node, erlang), 8), pad(wanted, 18), verdict
