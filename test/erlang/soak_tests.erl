@@ -137,8 +137,7 @@ start_load(N, Seed) ->
     Self = self(),
     Load = spawn(fun() ->
         _ = rand:seed(exsss, Seed),
-        start_service(macula_nat_cache),
-        start_service(macula_routing_server),
+        Services = [start_service(Name) || Name <- [macula_nat_cache, macula_routing_server]],
         Seeds = [rand:uniform(1 bsl 30) || _ <- lists:seq(1, 4)],
         Workers = [element(1, spawn_monitor(fun() -> _ = rand:seed(exsss, S), work(N, 0, []) end)) || S <- Seeds],
         Self ! started,
@@ -146,8 +145,7 @@ start_load(N, Seed) ->
             {stop, From} ->
                 [Worker ! stop || Worker <- Workers],
                 Ends = [receive {'DOWN', _, process, Worker, End} -> End end || Worker <- Workers],
-                [begin exit(Pid, kill), true end || Name <- [macula_nat_cache, macula_routing_server],
-                                                    Pid <- [whereis(Name)], is_pid(Pid)],
+                lists:foreach(fun stop_service/1, Services),
                 From ! {stopped, lists:sum([Calls || {ended, Calls, _} <- Ends]),
                         lists:append([Failed || {ended, _, Failed} <- Ends]) ++ [End || End <- Ends, element(1, End) =/= ended]}
         end
@@ -209,12 +207,21 @@ profile() ->
       requires_relay => Any([true, false, false]), can_receive_unsolicited => Any([true, false, false]),
       endpoint => <<"192.0.2.1:4433">>, location_label => binary:copy(<<"x">>, rand:uniform(500))}.
 
-%% A service that answers well, badly, late or not at all, and now and then dies and comes back.
+%% A service that answers well, badly, late or not at all, and now and then goes and comes back.
 start_service(Name) ->
     Seed = rand:uniform(1 bsl 30),
     Self = self(),
-    spawn(fun() -> _ = rand:seed(exsss, Seed), true = register(Name, self()), Self ! {registered, Name}, serve(Name) end),
-    receive {registered, Name} -> ok end.
+    {Pid, Ref} = spawn_monitor(fun() -> _ = rand:seed(exsss, Seed), true = register(Name, self()), Self ! {registered, Name}, serve(Name) end),
+    receive
+        {registered, Name} -> demonitor(Ref, [flush]), Pid;
+        {'DOWN', Ref, process, Pid, Reason} -> error({no_service, Name, Reason})
+    end.
+
+%% It has no name while it is gone.
+stop_service(Pid) ->
+    Ref = monitor(process, Pid),
+    exit(Pid, kill),
+    receive {'DOWN', Ref, process, Pid, _} -> ok end.
 
 serve(Name) ->
     receive
