@@ -9,8 +9,10 @@ lab_test_() ->
     {spawn, {timeout, ?LIMIT div 1000 + 10, {"peers behind real NATs connect as promised", fun short/0}}}.
 
 short() ->
+    %% This file's beam lies in BUILD/test/erlang.
+    Build = filename:dirname(filename:dirname(filename:dirname(code:which(?MODULE)))),
     Port = open_port({spawn_executable, "test/nat_lab/run"},
-                     [{args, ["short"]}, stderr_to_stdout, exit_status, binary, hide]),
+                     [{args, ["short"]}, {env, [{"BUILD", Build}]}, stderr_to_stdout, exit_status, binary, hide]),
     case collect(Port, []) of
         {0, _} -> ok;
         {77, Output} -> cnode:skip(string:trim(lists:last(string:split(Output, "skipped: "))));
