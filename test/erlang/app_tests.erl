@@ -50,7 +50,7 @@ in_vms() ->
         {"log lines with their level", fun log_lines/0},
         {"the program and the application have one version", fun versions/0}
     ],
-    [{spawn, {timeout, 60, {Title, Test}}} || {Title, Test} <- Tests].
+    [{spawn, {timeout, 300, {Title, Test}}} || {Title, Test} <- Tests].
 
 projects() ->
     %% In order: both releases have the README's name.

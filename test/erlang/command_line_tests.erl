@@ -11,7 +11,7 @@
 -define(NO_PERMISSION, 77).
 
 command_line_test_() ->
-    [{Title, {timeout, 60, Test}}
+    [{Title, {timeout, 300, Test}}
      || {Title, Test} <-
             [{"wrong command lines", fun wrong_command_lines/0},
              {"--help and --version", fun help_and_version/0},
