@@ -755,7 +755,7 @@ vm(Args, Env) ->
 with_vm(Args, Fun) ->
     Vm = vm(Args),
     %% A fun that was ended by a linked process has no result, whatever the answer is then.
-    {result, Result} = cnode:on(Vm, fun() -> {result, Fun()} end, 50000),
+    {result, Result} = cnode:on(Vm, fun() -> {result, Fun()} end, 250000),
     cnode:peer_stop(Vm),
     Result.
 
