@@ -66,6 +66,7 @@ function row(title, ei, erlang, node, sense, limit, wanted,    verdict, reached)
     reached = "null"
     if (limit != "") {
         reached = sense * (node - limit) >= 0 ? "true" : "false"
+        missed += reached == "false"
         verdict = reached == "true" ? "reached" : sprintf("not reached: %.2f × what is wanted", node / limit)
     }
     printf "| %s | %s | %s | %s | %s | %s | %s | %s |\n", pad(title, 56), pad(number(ei), 9), pad(number(erlang), 9), \
@@ -166,4 +167,6 @@ END {
     plain("the others' calls meanwhile, p50, µs", "pending", "callers_during_p50_us", -1, "", "")
     plain("the others' calls meanwhile, p99, µs", "pending", "callers_during_p99_us", -1, "", "")
     plain("the others' calls meanwhile, longest, µs", "pending", "callers_during_max_us", -1, "", "")
+    if (missed > 0)
+        print "\nWhat stands in the way of what is not reached: see \"Figures\" in README.md."
 }
