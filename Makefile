@@ -96,9 +96,8 @@ LAB_PROGRAMS := $(BUILD)/hub $(BUILD)/model_table
 test:
 	$(SETUP) test $(if $(VALGRIND),valgrind)
 	@+$(SUBMAKE) test-programs || { echo "test: not run, as the programs could not be built" >&2; exit 1; }
-	@CNODE=$(TEST_PREFIX)$(PROGRAM) CNODE_ASAN=$(ASAN_BUILD)/macula_nat_cnode SHORTAGE=$(ASAN_BUILD)/shortage \
-	    UNIT=$(TEST_PREFIX)$(BUILD)/unit \
-	    EMBED=$(BUILD)/embed FUZZ=$(FUZZ_BUILD) BUILD=$(BUILD) test/run $(SUITES)
+	@CNODE=$(TEST_PREFIX)$(PROGRAM) CNODE_ASAN=$(ASAN_BUILD)/macula_nat_cnode CNODE_SHORTAGE=$(ASAN_BUILD)/shortage \
+	    UNIT=$(TEST_PREFIX)$(BUILD)/unit EMBED=$(BUILD)/embed FUZZ=$(FUZZ_BUILD) BUILD=$(BUILD) test/run $(SUITES)
 
 test-programs: $(TEST_PROGRAMS) $(BUILD)/embed $(LAB_PROGRAMS) \
     $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))

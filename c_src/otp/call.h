@@ -32,7 +32,7 @@ typedef void (*call_done)(void *ctx, enum call_outcome outcome, struct slice ans
 
 /* Starts the process that the answers are sent to, without a name. The monitors of the calls are
  * among `watches`, which must outlive it. */
-void calls_start(struct calls *calls, struct node *node, struct watches *watches);
+int calls_start(struct calls *calls, struct node *node, struct watches *watches);
 
 /*
  * Begins a call to `name` (must live as long as the call) on a connected node. Put the request, one
