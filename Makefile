@@ -354,7 +354,7 @@ help:
 	@echo "Variables: CC=clang, SANITIZE=address,undefined, CFLAGS, BUILD, JOBS, V=1 (whole commands),"
 	@echo "CI=true (warnings are errors), ERL_INTERFACE (folder of ei, where it is not found)."
 
-.PHONY: FORCE all ready program lib run test test-programs nat-lab unit unit-program shortage-program soak fuzz fuzz-programs \
-    fuzz-corpus bench bench-app lint $(LINTS) install clean help
+.PHONY: FORCE all ready program lib run test test-programs nat-lab unit unit-program shortage-program \
+    soak fuzz fuzz-programs fuzz-corpus bench bench-app lint $(LINTS) install clean help
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

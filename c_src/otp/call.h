@@ -31,7 +31,7 @@ enum call_outcome {
 typedef void (*call_done)(void *ctx, enum call_outcome outcome, struct slice answer);
 
 /* Starts the process that the answers are sent to, without a name. The monitors of the calls are
- * among `watches`, which must outlive it. */
+ * among `watches`, which must outlive it. Returns 0 or -ENOMEM. */
 int calls_start(struct calls *calls, struct node *node, struct watches *watches);
 
 /*

@@ -27,7 +27,7 @@ struct rpc {
 };
 
 /* Registers `rex`, which answers what is in the table of `count` functions, each run with `ctx`.
- * The table must outlive it. */
+ * The table must outlive it. Returns 0 or -ENOMEM. */
 int rpc_start(struct rpc *rpc, struct node *node, const struct rpc_function *functions,
               size_t count, void *ctx);
 /* Answers a spawn request: runs erpc's execute_call/4 and execute_cast/3, refuses all others with
