@@ -96,12 +96,12 @@ LAB_PROGRAMS := $(BUILD)/hub $(BUILD)/model_table
 test:
 	$(SETUP) test $(if $(VALGRIND),valgrind)
 	@+$(SUBMAKE) test-programs || { echo "test: not run, as the programs could not be built" >&2; exit 1; }
-	@CNODE=$(TEST_PREFIX)$(PROGRAM) CNODE_ASAN=$(ASAN_BUILD)/macula_nat_cnode UNIT=$(TEST_PREFIX)$(BUILD)/unit \
-	    EMBED=$(BUILD)/embed FUZZ=$(FUZZ_BUILD) BUILD=$(BUILD) test/run $(SUITES)
+	@CNODE=$(TEST_PREFIX)$(PROGRAM) CNODE_ASAN=$(ASAN_BUILD)/macula_nat_cnode CNODE_SHORTAGE=$(ASAN_BUILD)/shortage \
+	    UNIT=$(TEST_PREFIX)$(BUILD)/unit EMBED=$(BUILD)/embed FUZZ=$(FUZZ_BUILD) BUILD=$(BUILD) test/run $(SUITES)
 
 test-programs: $(TEST_PROGRAMS) $(BUILD)/embed $(LAB_PROGRAMS) \
     $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
-	@+$(SUBMAKE) program SANITIZE=$(ASAN_SANITIZE) BUILD=$(ASAN_BUILD)
+	@+$(SUBMAKE) program shortage-program SANITIZE=$(ASAN_SANITIZE) BUILD=$(ASAN_BUILD)
 	@+$(if $(HAS_LIBFUZZER),$(FUZZ_MAKE) fuzz-programs)
 
 $(BUILD)/valgrind/%: Makefile
@@ -152,8 +152,16 @@ $(BUILD)/macula_nat_cnode: $(SOURCES:%.c=$(BUILD)/$(if $(LTO),lto/)%.o)
 priv/macula_nat_cnode: $(BUILD)/macula_nat_cnode FORCE
 	$(Q)cmp -s $< $@ || install -m 755 $< $@
 
+# Allocations of ours can be made to fail, there and in a program that is like the one but for that.
+SHORTAGE := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc)
 $(BUILD)/unit: $(call objects,$(LIB_SOURCES) $(TESTS))
-	$(call link,$(LIBS) $(CHECK_LIBS))
+	$(call link,$(SHORTAGE) $(LIBS) $(CHECK_LIBS))
+
+$(BUILD)/shortage: $(call objects,$(SOURCES) test/unit/shortage.c)
+	$(call link,$(SHORTAGE) $(LIBS))
+
+shortage-program: $(BUILD)/shortage
+	@:
 
 $(BUILD)/hub: $(call objects,test/nat_lab/hub.c)
 	$(link)
@@ -346,7 +354,7 @@ help:
 	@echo "Variables: CC=clang, SANITIZE=address,undefined, CFLAGS, BUILD, JOBS, V=1 (whole commands),"
 	@echo "CI=true (warnings are errors), ERL_INTERFACE (folder of ei, where it is not found)."
 
-.PHONY: FORCE all ready program lib run test test-programs nat-lab unit unit-program soak fuzz fuzz-programs \
-    fuzz-corpus bench bench-app lint $(LINTS) install clean help
+.PHONY: FORCE all ready program lib run test test-programs nat-lab unit unit-program shortage-program \
+    soak fuzz fuzz-programs fuzz-corpus bench bench-app lint $(LINTS) install clean help
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

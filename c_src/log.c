@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #define WINDOW_MS   1000
@@ -257,7 +258,15 @@ static bool admit(uint64_t now_ms, int level, const char *kind, const char *peer
     free_pairs = pair->next_free;
     *pair = (struct pair){.key = key, .level = level, .since_ms = now_ms};
     HASH_ADD_KEYPTR(hh, pairs, pair->key.text, pair->key.len, pair);
-    return true;
+    if (pair->hh.tbl != NULL)
+        return true;
+    /* Without memory no line of its kind could be suppressed: it counts as one of too many peers.
+     */
+    pair->next_free = free_pairs;
+    free_pairs = pair;
+    if (surplus.suppressed++ == 0)
+        surplus.since_ms = now_ms;
+    return false;
 }
 
 __attribute__((format(printf, 5, 0))) static void log_at(uint64_t now_ms, int level,

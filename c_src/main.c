@@ -260,16 +260,21 @@ static int start_processes(struct program *p)
     for (size_t i = 0; i < p->options.connect_count; i++)
         if (node_connect(&p->node, p->options.connect[i]) != 0)
             return -ENOMEM;
-    net_kernel_start(&p->net_kernel, &p->node);
-    nat_cache_start(&p->cache, &p->node);
+    int error = net_kernel_start(&p->net_kernel, &p->node);
+    if (error == 0)
+        error = nat_cache_start(&p->cache, &p->node);
+    if (error)
+        return error;
     p->cache.terminated = on_terminated;
     p->cache.ctx = p;
-    int error = coordinator_start(&p->coordinator, &p->node, &p->cache, &settings);
+    error = coordinator_start(&p->coordinator, &p->node, &p->cache, &settings);
     if (error)
         return error;
     p->coordinator.terminated = on_terminated;
     p->coordinator.ctx = p;
-    rpc_start(&p->rpc, &p->node, api_functions, api_function_count, &p->coordinator);
+    error = rpc_start(&p->rpc, &p->node, api_functions, api_function_count, &p->coordinator);
+    if (error)
+        return error;
     uv_timer_init(&p->loop, &p->minute);
     p->minute.data = p;
     uv_timer_start(&p->minute, on_minute, 60000, 60000);
@@ -330,7 +335,8 @@ int main(int argc, char **argv)
     char error[OPTIONS_ERROR_SIZE];
     char cookie[COOKIE_SIZE];
 
-    switch (options_parse(&program.options, argc, argv, error, sizeof error)) {
+    int parsed = options_parse(&program.options, argc, argv, error, sizeof error);
+    switch (parsed) {
     case 0:
         break;
     case OPTIONS_ASKED_HELP:
@@ -341,7 +347,7 @@ int main(int argc, char **argv)
         return EXIT_SUCCESS;
     default:
         fprintf(stderr, "macula_nat_cnode: %s\n", error);
-        return EX_USAGE;
+        return parsed == -ENOMEM ? EX_OSERR : EX_USAGE;
     }
     log_init(program.options.log_level);
 #ifdef __GLIBC__

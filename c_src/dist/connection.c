@@ -109,6 +109,12 @@ void connection_doom(struct connection *c, const char *why)
     want_flush(c);
 }
 
+static void doom_for_output(struct connection *c)
+{
+    c->node->counters.no_memory++;
+    connection_doom(c, "no memory for its output");
+}
+
 size_t connection_pending(const struct connection *c)
 {
     return buffer_size(&c->out) + buffer_size(&c->sending);
@@ -139,8 +145,8 @@ void connection_close_frame(struct connection *c)
 {
     size_t size = buffer_size(&c->out) - c->frame_start - FRAME_HEAD;
 
-    if (c->out.overflow)
-        connection_doom(c, "no memory for its output");
+    if (c->out.overflow && !c->doomed)
+        doom_for_output(c);
     if (c->doomed) {
         connection_drop_frame(c);
         return;
@@ -159,6 +165,8 @@ static void put_tick(struct connection *c)
     static const uint8_t tick[FRAME_HEAD] = {0};
 
     buffer_append(&c->out, tick, sizeof tick);
+    if (c->out.overflow)
+        doom_for_output(c);
     want_flush(c);
 }
 
@@ -263,6 +271,8 @@ static void queue_handshake_output(struct connection *c)
 
     if (len > 0) {
         buffer_append(&c->out, bytes, len);
+        if (c->out.overflow)
+            doom_for_output(c);
         want_flush(c);
     }
 }
@@ -398,6 +408,11 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
 
     if (nread == UV_ENOBUFS && !c->in.overflow)
         return;
+    if (nread == UV_ENOBUFS) {
+        c->node->counters.no_memory++;
+        connection_close(c, LOG_ERR, "no memory for its input");
+        return;
+    }
     if (nread < 0) {
         close_with_errno(c, (int)nread);
         return;
@@ -415,10 +430,12 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
     }
     if (c->state == CONNECTION_CLOSED)
         return;
-    if (c->in.overflow)
+    if (c->in.overflow) {
+        c->node->counters.no_memory++;
         connection_close(c, LOG_ERR, "no memory for its input");
-    else if (buffer_size(&c->in) == 0)
+    } else if (buffer_size(&c->in) == 0) {
         buffer_reset(&c->in, READ_SIZE * 2);
+    }
 }
 
 void connection_go_on(struct connection *c)
@@ -512,13 +529,17 @@ static bool make_room(struct node *node, unsigned allowed)
     return true;
 }
 
-int connection_accept(struct node *node, uv_stream_t *listener)
+int connection_accept(struct node *node, int fd)
 {
     struct connection *c = connection_new(node);
 
-    if (!c)
+    if (!c) {
+        close(fd);
         return -ENOMEM;
-    int error = uv_accept(listener, (uv_stream_t *)&c->tcp);
+    }
+    int error = uv_tcp_open(&c->tcp, fd);
+    if (error)
+        close(fd);
     make_room(node, HALF_OPEN_MAX);
     if (error == 0 && (error = keep_spare_descriptor(c)) != 0 && make_room(node, 0))
         error = keep_spare_descriptor(c);

@@ -81,8 +81,8 @@ struct connection {
     UT_hash_handle hh; /* by name, while it is up */
 };
 
-/* Takes a client from the listener. Returns 0, or a negative errno and the client is gone. */
-int connection_accept(struct node *node, uv_stream_t *listener);
+/* Takes a client that was accepted. Returns 0, or a negative errno and it is closed. */
+int connection_accept(struct node *node, int fd);
 /* Starts to connect to `name` at `address`. Returns 0, failures later going to
  * node_connection_failed, or a negative errno, and nothing more is heard of it. */
 int connection_open(struct node *node, const char *name, const struct sockaddr *address);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <syslog.h>
 #include <utlist.h>
 
@@ -24,6 +25,12 @@ void node_log(struct node *node, int level, const char *kind, const char *peer, 
     va_start(arguments, format);
     node->hooks.log(node->hooks.ctx, level, kind, peer, format, arguments);
     va_end(arguments);
+}
+
+void node_note_no_memory(struct node *node, const char *peer, const char *what)
+{
+    node->counters.no_memory++;
+    node_log(node, LOG_ERR, "memory", peer, "no memory for %s from %s", what, peer);
 }
 
 uint32_t node_creation(const struct node *node)
@@ -126,16 +133,6 @@ static void check_output(struct node *node)
     connection_doom(largest, "all output together is over the limit, and it has the most");
 }
 
-static void on_second(uv_timer_t *timer)
-{
-    struct node *node = timer->data;
-    struct connection *c, *next;
-
-    DL_FOREACH_SAFE (node->connections, c, next)
-        connection_check(c);
-    check_output(node);
-}
-
 /* --- connections --- */
 
 void node_connection_up(struct node *node, struct connection *c)
@@ -169,14 +166,47 @@ int node_connect(struct node *node, const char *name)
     return connector_add(&node->connectors, node, name);
 }
 
-static void on_client(uv_stream_t *listener, int status)
+static bool is_passing(int error)
 {
-    struct node *node = listener->data;
-    int error = status < 0 ? status : connection_accept(node, listener);
+    return error == -EAGAIN || error == -EINTR || error == -ECONNABORTED;
+}
 
-    if (error < 0)
+/*
+ * Clients are accepted here and not by libuv (1.44), which stops for good at one that is not taken,
+ * and which does nothing but try again as long as there are no descriptors. Then whoever comes
+ * waits: on_second looks again.
+ */
+static void on_client(uv_poll_t *clients, int status, int events)
+{
+    struct node *node = clients->data;
+    int listener;
+    (void)events;
+
+    int error = status < 0 ? status : uv_fileno((uv_handle_t *)&node->listener, &listener);
+    if (error == 0) {
+        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        error = fd < 0 ? -errno : 0;
+        if (fd < 0 && !is_passing(error))
+            uv_poll_stop(clients);
+        if (fd >= 0)
+            error = connection_accept(node, fd);
+    }
+    node->counters.no_memory += error == -ENOMEM;
+    if (error < 0 && !is_passing(error))
         node_log(node, LOG_ERR, "accept", "listener", "a connection was not accepted: %s",
                  uv_strerror(error));
+}
+
+static void on_second(uv_timer_t *timer)
+{
+    struct node *node = timer->data;
+    struct connection *c, *next;
+
+    DL_FOREACH_SAFE (node->connections, c, next)
+        connection_check(c);
+    check_output(node);
+    if (!uv_is_active((uv_handle_t *)&node->clients))
+        uv_poll_start(&node->clients, UV_READABLE, on_client);
 }
 
 /* --- EPMD --- */
@@ -239,7 +269,7 @@ int node_init(struct node *node, const struct node_config *config)
     node->next_turn.data = node;
     uv_timer_init(node->loop, &node->second);
     uv_timer_init(node->loop, &node->goodbye);
-    node->listener.data = node->end_of_turn.data = node->second.data = node->goodbye.data = node;
+    node->clients.data = node->end_of_turn.data = node->second.data = node->goodbye.data = node;
     return 0;
 }
 
@@ -247,11 +277,16 @@ static int open_listener(struct node *node)
 {
     struct sockaddr_storage address;
     int len = sizeof address;
-    int error;
+    int error, fd;
 
     if ((error = uv_tcp_bind(&node->listener, (struct sockaddr *)&node->listen, 0)) != 0 ||
-        (error = uv_listen((uv_stream_t *)&node->listener, LISTEN_BACKLOG, on_client)) != 0 ||
-        (error = uv_tcp_getsockname(&node->listener, (struct sockaddr *)&address, &len)) != 0)
+        (error = uv_tcp_getsockname(&node->listener, (struct sockaddr *)&address, &len)) != 0 ||
+        (error = uv_fileno((uv_handle_t *)&node->listener, &fd)) != 0)
+        return error;
+    if (listen(fd, LISTEN_BACKLOG) != 0)
+        return -errno;
+    if ((error = uv_poll_init(node->loop, &node->clients, fd)) != 0 ||
+        (error = uv_poll_start(&node->clients, UV_READABLE, on_client)) != 0)
         return error;
     node->port = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
                                                      : ((struct sockaddr_in *)&address)->sin_port);
@@ -300,6 +335,8 @@ void node_stop(struct node *node)
     node->stopped_at = uv_now(node->loop);
     connector_free_all(&node->connectors);
     epmd_free(&node->epmd);
+    if (node->clients.type != UV_UNKNOWN_HANDLE)
+        uv_close((uv_handle_t *)&node->clients, NULL);
     uv_close((uv_handle_t *)&node->listener, NULL);
     uv_close((uv_handle_t *)&node->second, NULL);
     uv_timer_start(&node->goodbye, on_goodbye, 0, GOODBYE_LOOK_MS);

@@ -70,6 +70,7 @@ struct node_counters {
     uint64_t handshakes_dropped; /* to make room for others */
     uint64_t refused_cookie;
     uint64_t output_limit;
+    uint64_t no_memory; /* for what came: it was dropped, or its connection closed */
     uint64_t spawns;
 };
 
@@ -83,6 +84,7 @@ struct node {
     struct node_counters counters;
     struct sockaddr_storage listen;
     uv_tcp_t listener;
+    uv_poll_t clients; /* of the listener */
     uv_timer_t second;
     uv_timer_t goodbye;
     uv_prepare_t end_of_turn;
@@ -129,6 +131,9 @@ bool node_is_self(const struct node *node, struct slice name);
  * if its node is not connected. `*via` is the connection.
  */
 struct buffer *node_open_send(struct node *node, const struct pid *to, struct connection **via);
+
+/* Counts and logs that there was no memory for `what`, which comes from `peer`. */
+void node_note_no_memory(struct node *node, const char *peer, const char *what);
 
 /* Logs a line through the hook. Cheap if it is suppressed, so that whatever a peer does may log. */
 void node_log(struct node *node, int level, const char *kind, const char *peer, const char *format,

@@ -4,6 +4,7 @@
 #include "dist/node.h"
 #include "term/term_write.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
@@ -55,8 +56,8 @@ static bool number_is_taken(const struct process_table *table, uint32_t number)
     return found != NULL;
 }
 
-void process_start(struct process *p, struct node *node, const struct process_behaviour *behaviour,
-                   const char *name)
+int process_start(struct process *p, struct node *node, const struct process_behaviour *behaviour,
+                  const char *name)
 {
     struct process_table *table = &node->processes;
 
@@ -66,10 +67,14 @@ void process_start(struct process *p, struct node *node, const struct process_be
     } while (table->last_number == 0 || number_is_taken(table, table->last_number));
     p->number = table->last_number;
     HASH_ADD(hh, table->by_number, number, sizeof p->number, p);
-    if (!table_has(p->hh))
-        p->number = 0;
-    else if (name)
+    if (table_has(p->hh) && name)
         HASH_ADD_KEYPTR(hh_name, table->by_name, name, strlen(name), p);
+    if (table_has(p->hh) && (!name || table_has(p->hh_name)))
+        return 0;
+    if (table_has(p->hh))
+        HASH_DEL(table->by_number, p);
+    p->number = 0;
+    return -ENOMEM;
 }
 
 bool process_is_alive(const struct process *p)
@@ -176,6 +181,7 @@ static void add_monitor(struct connection *c, struct process *p, const struct pi
         return;
     struct monitor *m = monitor_new(c, from, reference);
     if (!m) {
+        c->node->counters.no_memory++;
         connection_doom(c, "no memory for its monitors");
         return;
     }
@@ -296,6 +302,7 @@ void process_take_link(struct connection *c, const struct control *k)
         return;
     struct link *l = link_new(c, &k->from.pid, p);
     if (!l) {
+        c->node->counters.no_memory++;
         connection_doom(c, "no memory for its links");
         return;
     }

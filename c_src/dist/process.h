@@ -49,11 +49,11 @@ struct process_table {
 };
 
 /*
- * Gives it a pid and registers it. `name` (NULL: none) must outlive the process. Without memory it
- * is not alive (process_is_alive).
+ * Gives it a pid and registers it. `name` (NULL: none) must outlive the process. Returns 0 or
+ * -ENOMEM, and then it is not alive (process_is_alive).
  */
-void process_start(struct process *p, struct node *node, const struct process_behaviour *behaviour,
-                   const char *name);
+int process_start(struct process *p, struct node *node, const struct process_behaviour *behaviour,
+                  const char *name);
 /* Tells every monitor and link why (a term), and takes the process out of the table. */
 void process_exit(struct process *p, struct slice reason);
 /* Whether process_exit has not been called yet. */

@@ -92,6 +92,7 @@ void router_take_frame(struct connection *c, struct slice frame)
         node_log(c->node, LOG_WARNING, "control", c->name,
                  "unknown control message from %s dropped", c->name);
     } else if (error == -ENOMEM) {
+        c->node->counters.no_memory++;
         connection_close(c, LOG_ERR, "no memory to read its frames");
     } else if (error) {
         c->node->counters.frames_malformed++;

@@ -326,9 +326,13 @@ int coordinator_start(struct coordinator *co, struct node *node, struct nat_cach
     int error = nat_coordinator_create(&co->nat, &co->options.nat);
     if (error)
         return error;
-    gen_server_start(&co->server, node, "macula_nat_coordinator", &callbacks);
+    error = gen_server_start(&co->server, node, "macula_nat_coordinator", &callbacks);
+    if (error)
+        return error;
     watches_init(&co->watches, node, &co->server.process);
-    calls_start(&co->calls, node, &co->watches);
+    error = calls_start(&co->calls, node, &co->watches);
+    if (error)
+        return error;
     services_init(&co->services, node, &co->watches, options->preferred_nodes,
                   options->preferred_count);
     co->services.changed = on_services_changed;

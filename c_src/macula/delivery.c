@@ -386,6 +386,7 @@ void delivery_start(struct deliveries *all, const struct nat_action *action)
     if (!d) {
         note_failure(all, action->recipient_id,
                      is_one_too_many ? "too many deliveries under way"
+                     : has_service   ? "no memory"
                                      : "no mailbox, no connection, no DHT");
         return;
     }

@@ -58,7 +58,9 @@ static bool listing_step(struct coordinator *co, struct listing *l)
             return false;
         size_t before = buffer_size(&l->out);
         session_put(&l->out, &session);
-        if (l->out.overflow || buffer_size(&l->out) > LISTING_MAX_BYTES) {
+        if (l->out.overflow)
+            return false;
+        if (buffer_size(&l->out) > LISTING_MAX_BYTES) {
             const uint64_t *live = nat_counters(co->nat)->live;
             uint64_t all = live[NAT_PENDING] + live[NAT_COORDINATING] + live[NAT_EXECUTING];
             buffer_truncate(&l->out, before);
@@ -73,7 +75,10 @@ static bool listing_step(struct coordinator *co, struct listing *l)
 static void listing_finish(struct coordinator *co, struct listing *l)
 {
     term_close_list(&l->out, l->head, l->count);
-    reply_term(l->caller, buffer_slice(&l->out));
+    if (l->out.overflow)
+        reply_error(l->caller, "overloaded");
+    else
+        reply_term(l->caller, buffer_slice(&l->out));
     listing_free(co, l);
 }
 

@@ -88,16 +88,17 @@ int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid
         free(m);
         return error;
     }
-    if (old) {
-        tell_replaced(old);
-        mailbox_remove(old);
-    }
     HASH_ADD(hh, all->by_id, id, m->id_len, m);
     if (!table_has(m->hh)) {
         watch_stop(all->watches, &m->watch);
         free(m->pid);
         free(m);
         return -ENOMEM;
+    }
+    /* The old one goes when the new one is there for sure. */
+    if (old) {
+        tell_replaced(old);
+        mailbox_remove(old);
     }
     return 0;
 }

@@ -4,6 +4,7 @@
 #include "macula/profile_term.h"
 #include "term/term_write.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
@@ -82,7 +83,7 @@ static bool is_full(const struct nat_cache *cache)
     return cache->count >= NAT_CACHE_MAX_ENTRIES || cache->bytes > NAT_CACHE_MAX_BYTES;
 }
 
-static bool put(struct nat_cache *cache, struct slice id, struct slice map, int64_t ttl)
+static int put(struct nat_cache *cache, struct slice id, struct slice map, int64_t ttl)
 {
     struct nat_profile *profile = NULL;
     struct cursor c = cursor_of(map);
@@ -90,24 +91,18 @@ static bool put(struct nat_cache *cache, struct slice id, struct slice map, int6
     int pairs;
 
     if (!cursor_map(&c, &pairs))
-        return false;
+        return -EINVAL;
     buffer_init(&dated);
     profile_put_dated(&dated, map, ttl, (int64_t)time(NULL));
-    int error = dated.overflow ? -1 : profile_from_term(&profile, buffer_slice(&dated));
+    int error = dated.overflow ? -ENOMEM : profile_from_term(&profile, buffer_slice(&dated));
     buffer_free(&dated);
     if (error)
-        return false;
-    struct nat_cache_entry *e = malloc(sizeof *e + id.len);
+        return error;
+    struct nat_cache_entry *old = entry_find(cache, id);
+    struct nat_cache_entry *e = calloc(1, sizeof *e + id.len);
     if (!e) {
         nat_profile_unref(profile);
-        return false;
-    }
-    struct nat_cache_entry *old = entry_find(cache, id);
-    if (old)
-        entry_remove(cache, old);
-    while (cache->oldest && is_full(cache)) {
-        entry_remove(cache, cache->oldest);
-        cache->evictions++;
+        return -ENOMEM;
     }
     e->profile = profile;
     e->put_at = now_ms(cache);
@@ -118,13 +113,20 @@ static bool put(struct nat_cache *cache, struct slice id, struct slice map, int6
     if (!table_has(e->hh)) {
         nat_profile_unref(profile);
         free(e);
-        return false;
+        return -ENOMEM;
+    }
+    /* The old one goes when the new one is there for sure. */
+    if (old)
+        entry_remove(cache, old);
+    while (cache->oldest && is_full(cache)) {
+        entry_remove(cache, cache->oldest);
+        cache->evictions++;
     }
     DL_APPEND(cache->oldest, e);
     cache->count++;
     cache->bytes += nat_profile_source(profile).len;
     note_change(cache, &id);
-    return true;
+    return 0;
 }
 
 /* --- the process --- */
@@ -220,12 +222,14 @@ static void on_cast(struct gen_server *gs, struct slice request)
         note_change(cache, &id);
     } else if (arity == 4 && cursor_is_atom(&c, "put")) {
         bool ok = cursor_binary(&c, &id) && id.len <= NAT_ID_MAX && cursor_term(&c, &map) &&
-                  cursor_int(&c, &ttl) && ttl > 0 && ttl <= UINT32_MAX && put(cache, id, map, ttl);
-        if (!ok) {
+                  cursor_int(&c, &ttl) && ttl > 0 && ttl <= UINT32_MAX;
+        int error = ok ? put(cache, id, map, ttl) : -EINVAL;
+        if (error) {
             cache->refused++;
             node_log(gs->process.node, LOG_WARNING, "cache",
                      gs->via ? gs->via->name : gs->process.node->name,
-                     "a put that is not an id, a profile and a TTL was ignored");
+                     error == -ENOMEM ? "no memory for a put, which was ignored"
+                                      : "a put that is not an id, a profile and a TTL was ignored");
         }
     }
 }
@@ -252,10 +256,10 @@ static const struct gen_server_callbacks callbacks = {
     .terminated = on_terminated,
 };
 
-void nat_cache_start(struct nat_cache *cache, struct node *node)
+int nat_cache_start(struct nat_cache *cache, struct node *node)
 {
     memset(cache, 0, sizeof *cache);
-    gen_server_start(&cache->server, node, "macula_nat_cache", &callbacks);
+    return gen_server_start(&cache->server, node, "macula_nat_cache", &callbacks);
 }
 
 void nat_cache_free(struct nat_cache *cache)

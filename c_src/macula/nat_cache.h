@@ -36,7 +36,8 @@ struct nat_cache {
     void *ctx;
 };
 
-void nat_cache_start(struct nat_cache *cache, struct node *node);
+/* Returns 0 or -ENOMEM. */
+int nat_cache_start(struct nat_cache *cache, struct node *node);
 void nat_cache_free(struct nat_cache *cache);
 
 /* The profile under an id while it is fresh or stale (no reference is taken), or NULL. */

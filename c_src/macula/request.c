@@ -206,7 +206,11 @@ static void finish_request(struct coordinator *co, const struct caller *caller,
     case -ENETUNREACH:
         reply_error(caller, "relay_required");
         break;
+    case -ENOBUFS: /* which the library counts */
+        reply_error(caller, "overloaded");
+        break;
     default:
+        co->counters.overloaded++;
         reply_error(caller, "overloaded");
     }
     coordinator_act(co);
@@ -216,10 +220,12 @@ static void note_ignored(struct coordinator *co, const char *what, struct nat_by
                          int error)
 {
     char id[ID_TEXT_SIZE];
+    co->node->counters.no_memory += error == -ENOMEM;
     const char *why = error == -ENOENT   ? "no such session"
                       : error == -ESTALE ? "the session has ended"
                       : error == -EACCES ? "the session is one of other peers"
                       : error == -EINVAL ? "bad arguments"
+                      : error == -ENOMEM ? "no memory"
                                          : "no room";
 
     node_log(co->node, LOG_WARNING, what, co->server.via ? co->server.via->name : co->node->name,

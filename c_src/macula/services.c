@@ -301,12 +301,15 @@ void services_take_up(struct services *services, struct connection *c)
     if (!(c->flags & DIST_FLAG_SPAWN))
         return;
     struct service_node *n = calloc(1, sizeof *n);
-    if (!n)
-        return;
-    n->via = c;
-    HASH_ADD_PTR(services->nodes, via, n);
-    if (!table_has(n->hh)) {
+    if (n) {
+        n->via = c;
+        HASH_ADD_PTR(services->nodes, via, n);
+    }
+    if (!n || !table_has(n->hh)) {
         free(n);
+        /* It must not stay here without being asked for what it has. */
+        services->node->counters.no_memory++;
+        connection_doom(c, "no memory for its services");
         return;
     }
     n->services = services;

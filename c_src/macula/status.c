@@ -122,6 +122,7 @@ static void put_network(struct coordinator *co, struct buffer *b)
         {"handshakes_dropped", n->handshakes_dropped},
         {"cookies_refused", n->refused_cookie},
         {"output_limit", n->output_limit},
+        {"no_memory", n->no_memory},
         {"spawns", n->spawns},
     };
 

@@ -4,13 +4,24 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* A queue this large that has run empty was made by a burst, and its memory is given back. */
-#define KEPT_CAPACITY 1024u
-#define MIN_CAPACITY  64u
+void nat_queue_init(struct nat_queue *queue)
+{
+    queue->items = queue->own;
+    queue->head = queue->count = 0;
+    queue->capacity = NAT_QUEUE_OWN;
+}
+
+/* What a burst has taken goes back. */
+static void queue_release(struct nat_queue *queue)
+{
+    if (queue->items != queue->own)
+        free(queue->items);
+    nat_queue_init(queue);
+}
 
 int nat_queue_reserve(struct nat_queue *queue, size_t more)
 {
-    size_t capacity = queue->capacity > 0 ? queue->capacity : MIN_CAPACITY;
+    size_t capacity = queue->capacity;
     struct nat_item *items;
 
     if (more <= queue->capacity - queue->count)
@@ -22,7 +33,8 @@ int nat_queue_reserve(struct nat_queue *queue, size_t more)
         return -ENOMEM;
     for (size_t i = 0; i < queue->count; i++)
         items[i] = queue->items[(queue->head + i) & (queue->capacity - 1)];
-    free(queue->items);
+    if (queue->items != queue->own)
+        free(queue->items);
     queue->items = items;
     queue->head = 0;
     queue->capacity = capacity;
@@ -83,10 +95,8 @@ static void item_release(struct nat_coordinator *c, struct nat_item *item)
 static bool queue_take(struct nat_queue *queue, struct nat_item *item)
 {
     if (queue->count == 0) {
-        if (queue->capacity > KEPT_CAPACITY) {
-            free(queue->items);
-            *queue = (struct nat_queue){0};
-        }
+        if (queue->items != queue->own)
+            queue_release(queue);
         return false;
     }
     *item = queue->items[queue->head];
@@ -100,8 +110,6 @@ void nat_queue_free(struct nat_coordinator *c)
     do
         item_release(c, &c->current);
     while (queue_take(&c->queue, &c->current));
-    free(c->queue.items);
-    c->queue = (struct nat_queue){0};
 }
 
 static struct nat_bytes peer_id(const struct nat_session *session, enum nat_role role)

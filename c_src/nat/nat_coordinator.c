@@ -33,6 +33,7 @@ int nat_coordinator_create(struct nat_coordinator **out, const struct nat_config
     for (int i = 0; i < NAT_TIMERS; i++)
         c->timers[i].place = NAT_PLACE_TIMER;
     c->sweep_at = NAT_NO_DEADLINE;
+    nat_queue_init(&c->queue);
     *out = c;
     return 0;
 }
@@ -132,8 +133,8 @@ static bool has_too_much(const struct nat_coordinator *c)
 static void evict(struct nat_coordinator *c, const struct nat_session *newest)
 {
     while (c->pending != NULL && c->pending != newest && has_too_much(c)) {
-        if (nat_session_prepare(c, c->pending, false) < 0)
-            return;
+        if (nat_session_prepare(c, c->pending) < 0)
+            return; /* there is one too many until the next request */
         nat_session_drop(c, c->pending);
         c->counters.evicted++;
         expect_eviction(c);
@@ -154,7 +155,9 @@ static int open_session(struct nat_coordinator *c, struct nat_now now,
     status = nat_session_create(c, now, request, id, peers, &session);
     if (status < 0)
         return status;
-    status = nat_session_prepare(c, session, strategy == NAT_HOLE_PUNCH);
+    status = nat_session_prepare(c, session);
+    if (status == 0 && strategy == NAT_HOLE_PUNCH)
+        status = nat_session_let_punch(c, session);
     if (status == 0)
         status = nat_session_watch(c, session, &request->options);
     if (status < 0) {
@@ -195,7 +198,7 @@ static int get_peers(struct nat_coordinator *c, const struct nat_request *reques
 static int join(struct nat_coordinator *c, struct nat_session *session,
                 const struct nat_request *request)
 {
-    int status = nat_session_prepare(c, session, true);
+    int status = nat_session_prepare(c, session);
 
     if (status == 0)
         status = nat_session_watch(c, session, &request->options);
@@ -271,7 +274,9 @@ static int restart(struct nat_coordinator *c, struct nat_now now, struct nat_ses
         c->counters.coordinates_foreign++;
         return -EACCES;
     }
-    status = nat_session_prepare(c, session, true);
+    status = nat_session_prepare(c, session);
+    if (status == 0)
+        status = nat_session_let_punch(c, session);
     if (status == 0)
         status = nat_session_watch(c, session, &request->options);
     if (status < 0)

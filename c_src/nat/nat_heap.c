@@ -58,9 +58,19 @@ static int resize(struct nat_heap *heap, uint32_t capacity)
 
 int nat_heap_reserve(struct nat_heap *heap)
 {
-    if (heap->count < heap->capacity)
-        return 0;
-    return resize(heap, heap->capacity == 0 ? 1 : 2 * heap->capacity);
+    int status = 0;
+
+    if (heap->owners == heap->capacity)
+        status = resize(heap, heap->capacity == 0 ? 1 : 2 * heap->capacity);
+    heap->owners += status == 0;
+    return status;
+}
+
+void nat_heap_release(struct nat_heap *heap)
+{
+    heap->owners--;
+    if (heap->owners < heap->capacity / 4)
+        resize(heap, heap->capacity / 2); /* if that fails, it is merely larger than need be */
 }
 
 void nat_heap_push(struct nat_heap *heap, uint64_t key, struct nat_session *session)
@@ -83,7 +93,4 @@ void nat_heap_remove(struct nat_heap *heap, struct nat_session *session)
         else
             sift_down(heap, at, last);
     }
-    /* What is left has room for one more: a session often moves within a heap. */
-    if (heap->count < heap->capacity / 4)
-        resize(heap, heap->capacity / 2); /* if that fails, it is merely larger than need be */
 }

@@ -12,8 +12,11 @@
  * heap of timers and in the heap of its pair that finds the newest punch of one direction. Strategy
  * NAT_HOLE_PUNCH and these two states go together.
  *
- * Nothing half done: a call that changes a session first makes sure (nat_session_prepare) that all
- * memory it may need is there, so that no transition can fail in the middle.
+ * Nothing half done, and nothing for want of memory: a session has its places in the heaps from
+ * when it may become a hole punch (nat_session_let_punch), so that it runs to its end in the memory
+ * that it has. The queue has room of its own for any one transition: a call that changes a session
+ * first makes sure of it (nat_session_prepare), which fails only if more is queued and there is no
+ * memory to make the queue longer.
  */
 #ifndef NAT_INTERNAL_H
 #define NAT_INTERNAL_H
@@ -65,20 +68,22 @@ struct nat_heap_entry {
 struct nat_heap {
     struct nat_heap_entry *entries;
     uint32_t count;
+    uint32_t owners; /* of a place, in use or not */
     uint32_t capacity : 31;
     uint32_t place : 1; /* enum nat_place */
 };
 
-/* Makes room for one more, so that the next push cannot fail. Errors: -ENOMEM. */
+/* Gives one session more a place of its own, so that it can be pushed at any time. Errors: -ENOMEM.
+ */
 int nat_heap_reserve(struct nat_heap *heap);
 
-/* Adds a session, for which there is room. */
+/* Takes back the place of a session that is not in the heap, and memory when little is in use. */
+void nat_heap_release(struct nat_heap *heap);
+
+/* Adds a session that has a place. */
 void nat_heap_push(struct nat_heap *heap, uint64_t key, struct nat_session *session);
 
-/*
- * Takes out a session, which may be in it or not, and gives memory back when little is left. There
- * is room for one push afterwards.
- */
+/* Takes out a session, which may be in it or not; its place stays its own. */
 void nat_heap_remove(struct nat_heap *heap, struct nat_session *session);
 
 /* ---- Peers and pairs ---- */
@@ -129,13 +134,26 @@ struct nat_item {
     uint8_t type, role, strategy, state, result;
 };
 
-/* A ring; `capacity` is a power of two or 0. */
+/*
+ * The actions of one transition, at most. The most that happens at once is a creation: told twice,
+ * two messages, and maybe watchers given back.
+ */
+#define NAT_TRANSITION_ACTIONS(watchers) (2 + 3 * ((size_t)(watchers) + 1))
+
+/* The room that a queue has at any time. */
+#define NAT_QUEUE_OWN 1024u
+_Static_assert(NAT_QUEUE_OWN >= NAT_TRANSITION_ACTIONS(NAT_WATCHERS_MAX), "any one transition");
+
+/* A ring; `capacity` is a power of two. */
 struct nat_queue {
     struct nat_item *items;
     size_t head, count, capacity;
+    struct nat_item own[NAT_QUEUE_OWN];
 };
 
-/* Makes room for `more` items. Errors: -ENOMEM. */
+void nat_queue_init(struct nat_queue *queue);
+
+/* Makes room for `more` items; an empty queue has it for any transition. Errors: -ENOMEM. */
 int nat_queue_reserve(struct nat_queue *queue, size_t more);
 
 /* Queue an action, for which there is room. */
@@ -204,12 +222,14 @@ int nat_session_create(struct nat_coordinator *coordinator, struct nat_now now,
                        const struct nat_request *request, const struct nat_bytes *id,
                        struct nat_peer *const peers[2], struct nat_session **out);
 
+/* Makes sure that the queue has room for any one transition. Errors: -ENOMEM. */
+int nat_session_prepare(struct nat_coordinator *coordinator, const struct nat_session *session);
+
 /*
- * Makes sure that any one transition of the session has its memory; one to a hole punch, of a
- * session that is none yet, only if it `may_punch`. Errors: -ENOMEM.
+ * Gives a live session what it needs to be a hole punch, to the end of its life: its pair, and
+ * places in the heaps. Of one that has it all nothing changes. Errors, nothing changed: -ENOMEM.
  */
-int nat_session_prepare(struct nat_coordinator *coordinator, struct nat_session *session,
-                        bool may_punch);
+int nat_session_let_punch(struct nat_coordinator *coordinator, struct nat_session *session);
 
 /* Adds the watcher of `options`, if any. Errors: -ENOMEM, and the token stays the caller's. */
 int nat_session_watch(struct nat_coordinator *coordinator, struct nat_session *session,

@@ -162,7 +162,9 @@ int nat_report(struct nat_coordinator *c, struct nat_now now, struct nat_bytes s
         c->counters.reports_ended++;
         return -ESTALE;
     }
-    status = nat_session_prepare(c, session, report == NAT_REPORT_FAILURE);
+    status = nat_session_prepare(c, session);
+    if (status == 0 && report == NAT_REPORT_FAILURE)
+        status = nat_session_let_punch(c, session);
     if (status < 0)
         return status;
     if (report == NAT_REPORT_FAILURE) {

@@ -139,25 +139,48 @@ int nat_session_create(struct nat_coordinator *c, struct nat_now now,
     return 0;
 }
 
-int nat_session_prepare(struct nat_coordinator *c, struct nat_session *session, bool may_punch)
+int nat_session_prepare(struct nat_coordinator *c, const struct nat_session *session)
 {
-    /* The most that happens at once is a creation: told twice, two messages, and maybe watchers
-     * given back. */
-    size_t actions = 2 + 3 * ((size_t)session->watcher_count + 1);
-    int status = nat_queue_reserve(&c->queue, actions);
+    return nat_queue_reserve(&c->queue, NAT_TRANSITION_ACTIONS(session->watcher_count));
+}
 
-    if (status < 0 || (session->pair == NULL && !may_punch))
-        return status;
-    if (session->pair == NULL)
-        session->pair = nat_pair_get(c, session->peers[NAT_INITIATOR], session->peers[NAT_TARGET],
-                                     &session->first);
-    if (session->pair == NULL)
+int nat_session_let_punch(struct nat_coordinator *c, struct nat_session *session)
+{
+    struct nat_heap *heaps[1 + NAT_TIMERS];
+    struct nat_pair *pair;
+    int reserved = 0;
+
+    if (session->pair != NULL)
+        return 0;
+    pair =
+        nat_pair_get(c, session->peers[NAT_INITIATOR], session->peers[NAT_TARGET], &session->first);
+    if (pair == NULL)
         return -ENOMEM;
-    for (int i = 0; i < NAT_TIMERS && status == 0; i++)
-        status = nat_heap_reserve(&c->timers[i]);
-    if (status == 0)
-        status = nat_heap_reserve(&session->pair->punches[session->first]);
-    return status;
+    heaps[0] = &pair->punches[session->first];
+    for (int i = 0; i < NAT_TIMERS; i++)
+        heaps[1 + i] = &c->timers[i];
+    while (reserved < 1 + NAT_TIMERS && nat_heap_reserve(heaps[reserved]) == 0)
+        reserved++;
+    if (reserved == 1 + NAT_TIMERS) {
+        session->pair = pair;
+        return 0;
+    }
+    while (reserved > 0)
+        nat_heap_release(heaps[--reserved]);
+    nat_pair_unref(c, pair);
+    return -ENOMEM;
+}
+
+static void leave_pair(struct nat_coordinator *c, struct nat_session *session)
+{
+    struct nat_heap *punches = &session->pair->punches[session->first];
+
+    nat_heap_remove(punches, session);
+    nat_heap_release(punches);
+    for (int i = 0; i < NAT_TIMERS; i++)
+        nat_heap_release(&c->timers[i]);
+    nat_pair_unref(c, session->pair);
+    session->pair = NULL;
 }
 
 int nat_session_watch(struct nat_coordinator *c, struct nat_session *session,
@@ -231,11 +254,8 @@ static void leave_the_living(struct nat_coordinator *c, struct nat_session *sess
         DL_DELETE2(c->pending, session, pending_prev, pending_next);
     else
         nat_heap_remove(&c->timers[session->state - NAT_COORDINATING], session);
-    if (session->pair != NULL) {
-        nat_heap_remove(&session->pair->punches[session->first], session);
-        nat_pair_unref(c, session->pair);
-        session->pair = NULL;
-    }
+    if (session->pair != NULL)
+        leave_pair(c, session);
     DL_DELETE(c->live, session);
     c->counters.live[session->state]--;
 }

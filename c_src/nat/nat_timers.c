@@ -36,7 +36,7 @@ static struct nat_session *next_swept(struct nat_coordinator *c)
     return NULL;
 }
 
-/* Returns false if there is no memory to go on with. */
+/* Returns false if the queue has to be emptied before it can go on. */
 static bool sweep_one(struct nat_coordinator *c)
 {
     struct nat_session *session = next_swept(c);
@@ -52,7 +52,7 @@ static bool sweep_one(struct nat_coordinator *c)
         return true;
     }
     if (nat_session_is_live(session)) {
-        if (nat_session_prepare(c, session, false) < 0)
+        if (nat_session_prepare(c, session) < 0)
             return false;
         c->counters.swept_expired++;
     }
@@ -69,7 +69,7 @@ bool nat_tick(struct nat_coordinator *c, struct nat_now now, unsigned budget)
         if (timer->count > 0 && deadline <= now.monotonic_ms) {
             struct nat_session *session = timer->entries[0].session;
 
-            if (nat_session_prepare(c, session, false) < 0)
+            if (nat_session_prepare(c, session) < 0)
                 break;
             nat_machine_timer(c, now, session, deadline);
             continue;

@@ -132,9 +132,9 @@ static const struct process_behaviour behaviour = {
     .exit_signal = on_exit_signal,
 };
 
-void calls_start(struct calls *calls, struct node *node, struct watches *watches)
+int calls_start(struct calls *calls, struct node *node, struct watches *watches)
 {
     *calls = (struct calls){0};
-    process_start(&calls->process, node, &behaviour, NULL);
     calls->watches = watches;
+    return process_start(&calls->process, node, &behaviour, NULL);
 }

@@ -31,8 +31,8 @@ enum call_outcome {
 typedef void (*call_done)(void *ctx, enum call_outcome outcome, struct slice answer);
 
 /* Starts the process that the answers are sent to, without a name. The monitors of the calls are
- * among `watches`, which must outlive it. */
-void calls_start(struct calls *calls, struct node *node, struct watches *watches);
+ * among `watches`, which must outlive it. Returns 0 or -ENOMEM. */
+int calls_start(struct calls *calls, struct node *node, struct watches *watches);
 
 /*
  * Begins a call to `name` (must live as long as the call) on a connected node. Put the request, one

@@ -225,12 +225,15 @@ static const struct process_behaviour gen_server_behaviour = {
     .exit_signal = on_exit_signal,
 };
 
-void gen_server_start(struct gen_server *gs, struct node *node, const char *name,
-                      const struct gen_server_callbacks *callbacks)
+int gen_server_start(struct gen_server *gs, struct node *node, const char *name,
+                     const struct gen_server_callbacks *callbacks)
 {
     memset(gs, 0, sizeof *gs);
-    process_start(&gs->process, node, &gen_server_behaviour, name);
+    int error = process_start(&gs->process, node, &gen_server_behaviour, name);
+    if (error)
+        return error;
     uv_idle_init(node->loop, &gs->backlog);
     gs->backlog.data = gs;
     gs->callbacks = callbacks;
+    return 0;
 }

@@ -48,8 +48,9 @@ struct gen_server {
     int64_t statistics_since;               /* unix seconds */
 };
 
-void gen_server_start(struct gen_server *gs, struct node *node, const char *name,
-                      const struct gen_server_callbacks *callbacks);
+/* Returns 0 or -ENOMEM, and then it has not begun. */
+int gen_server_start(struct gen_server *gs, struct node *node, const char *name,
+                     const struct gen_server_callbacks *callbacks);
 /* Ends it: reason is an atom. */
 void gen_server_stop(struct gen_server *gs, const char *reason);
 void gen_server_stop_with(struct gen_server *gs, struct slice reason);

@@ -34,8 +34,10 @@ static const struct gen_server_callbacks callbacks = {
     .put_state = put_state,
 };
 
-void net_kernel_start(struct gen_server *gs, struct node *node)
+int net_kernel_start(struct gen_server *gs, struct node *node)
 {
-    gen_server_start(gs, node, "net_kernel", &callbacks);
+    int error = gen_server_start(gs, node, "net_kernel", &callbacks);
+
     gs->traps_exits = true;
+    return error;
 }

@@ -6,7 +6,7 @@
 
 #include "otp/gen_server.h"
 
-/* Registers it; it ends with gen_server_stop. */
-void net_kernel_start(struct gen_server *gs, struct node *node);
+/* Registers it; it ends with gen_server_stop. Returns 0 or -ENOMEM. */
+int net_kernel_start(struct gen_server *gs, struct node *node);
 
 #endif

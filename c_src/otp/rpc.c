@@ -58,11 +58,11 @@ static void apply(struct rpc *rpc, const struct caller *caller, const struct mfa
 
 /* --- erpc --- */
 
-static void refuse_spawn(const struct spawn_request *request)
+static void refuse_spawn(const struct spawn_request *request, const char *why)
 {
     struct buffer *b = connection_open_frame(request->via);
 
-    control_put_spawn_reply(b, request->id, &request->from, false, NULL, "notsup");
+    control_put_spawn_reply(b, request->id, &request->from, false, NULL, why);
     connection_close_frame(request->via);
 }
 
@@ -96,7 +96,7 @@ void rpc_take_spawn(struct rpc *rpc, const struct spawn_request *request)
         !(monitored || has_no_options(request->options)) || !cursor_list(&c, &arity) ||
         arity != request->arity || (is_call && !cursor_term(&c, &caller.tag)) ||
         !read_mfa(&c, &mfa)) {
-        refuse_spawn(request);
+        refuse_spawn(request, "notsup");
         return;
     }
     uint8_t room[TERM_ATOM_SIZE];
@@ -107,7 +107,7 @@ void rpc_take_spawn(struct rpc *rpc, const struct spawn_request *request)
     if (caller.worker != 0)
         apply(rpc, &caller, &mfa);
     else
-        refuse_spawn(request);
+        refuse_spawn(request, "system_limit");
 }
 
 /* --- rex --- */
@@ -184,12 +184,14 @@ static const struct gen_server_callbacks rex_callbacks = {
     .put_state = rex_put_state,
 };
 
-void rpc_start(struct rpc *rpc, struct node *node, const struct rpc_function *functions,
-               size_t count, void *ctx)
+int rpc_start(struct rpc *rpc, struct node *node, const struct rpc_function *functions,
+              size_t count, void *ctx)
 {
-    gen_server_start(&rpc->rex, node, "rex", &rex_callbacks);
+    int error = gen_server_start(&rpc->rex, node, "rex", &rex_callbacks);
+
     rpc->rex.traps_exits = true;
     rpc->functions = functions;
     rpc->count = count;
     rpc->ctx = ctx;
+    return error;
 }

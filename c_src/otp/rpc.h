@@ -27,9 +27,9 @@ struct rpc {
 };
 
 /* Registers `rex`, which answers what is in the table of `count` functions, each run with `ctx`.
- * The table must outlive it. */
-void rpc_start(struct rpc *rpc, struct node *node, const struct rpc_function *functions,
-               size_t count, void *ctx);
+ * The table must outlive it. Returns 0 or -ENOMEM. */
+int rpc_start(struct rpc *rpc, struct node *node, const struct rpc_function *functions,
+              size_t count, void *ctx);
 /* Answers a spawn request: runs erpc's execute_call/4 and execute_cast/3, refuses all others with
  * notsup. */
 void rpc_take_spawn(struct rpc *rpc, const struct spawn_request *request);

@@ -37,6 +37,7 @@ static void send_signal(struct watches *all, struct watch *watch, put_fn put)
     term_put_reference(&reference, node->name_slice, node_creation(node), watch->number);
     struct buffer *b = connection_open_frame(watch->via);
     put(b, &self, &target, buffer_slice(&reference));
+    b->overflow |= reference.overflow;
     connection_close_frame(watch->via);
     buffer_free(&reference);
 }

@@ -46,8 +46,7 @@ uint32_t worker_start(struct node *node, const struct spawn_request *request, bo
 
     if (!w)
         return 0;
-    process_start(&w->process, node, &worker_behaviour, NULL);
-    if (!process_is_alive(&w->process)) {
+    if (process_start(&w->process, node, &worker_behaviour, NULL) != 0) {
         free(w);
         return 0;
     }

@@ -29,6 +29,7 @@ int test_rounds(int rounds);
     X(nat_lab) \
     X(nat_profile) \
     X(nat_session) \
+    X(nat_shortage) \
     X(nat_soak) \
     X(nat_strategy) \
     X(options) \
