@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "log.h"
 
+#include "line_out.h"
 #include "term/utf8.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,7 +55,8 @@ static struct pair *pairs;
 static struct {
     uint64_t since_ms;
     uint64_t suppressed;
-} surplus;               /* lines that found the table full */
+} surplus; /* lines that found the table full */
+static struct line_out to_stderr;
 static uint64_t dropped; /* lines that stderr did not take */
 
 static const char *level_name(int level)
@@ -124,21 +125,6 @@ size_t log_escape(char *out, size_t size, const char *text)
     return at;
 }
 
-/*
- * Writes a whole line or none. When poll(2) says that a pipe takes data it takes PIPE_BUF bytes, so
- * write(2) does not wait; O_NONBLOCK would change the terminal of whoever started us. A pipe
- * without a reader is POLLERR.
- */
-static bool write_line(const char *line, size_t len)
-{
-    struct pollfd poll_fd = {.fd = STDERR_FILENO, .events = POLLOUT};
-    ssize_t written = -1;
-
-    if (poll(&poll_fd, 1, 0) == 1 && poll_fd.revents == POLLOUT)
-        written = write(STDERR_FILENO, line, len);
-    return written > 0;
-}
-
 static size_t format_prefix(char out[static PREFIX_SIZE], int level)
 {
     struct timespec now;
@@ -165,7 +151,7 @@ static void emit(int level, const char *text, uint64_t suppressed)
         len += (size_t)snprintf(line + len, sizeof line - len,
                                 "%llu log lines dropped: stderr took no more\n",
                                 (unsigned long long)dropped);
-        if (write_line(line, len))
+        if (line_out_write(&to_stderr, line, len))
             dropped = 0;
     }
     if (suppressed > 0)
@@ -174,7 +160,7 @@ static void emit(int level, const char *text, uint64_t suppressed)
     size_t at = format_prefix(line, level);
     at += log_escape(line + at, sizeof line - at - ending_len, text);
     memcpy(line + at, ending, ending_len);
-    if (!write_line(line, at + ending_len))
+    if (!line_out_write(&to_stderr, line, at + ending_len))
         dropped++;
 }
 
@@ -316,6 +302,8 @@ void log_init(int level)
             free_pairs = &pool[i];
         }
     }
+    line_out_close(&to_stderr);
+    line_out_open(&to_stderr, STDERR_FILENO);
     threshold = level;
 }
 
@@ -324,5 +312,6 @@ void log_free(void)
     while (pairs != NULL)
         expire(pairs->since_ms + WINDOW_MS);
     tell_surplus();
+    line_out_close(&to_stderr);
     threshold = LOG_EMERG;
 }

@@ -55,8 +55,10 @@ struct connection {
     uint64_t opened_at;          /* loop time, ms */
     uint64_t sent_at;
     uint64_t read_turn;
-    bool has_frames; /* in `in`, left for another turn; nothing is read meanwhile */
-    bool is_in_turn; /* in line to go on with them */
+    uint64_t looked_turn; /* read_turn when it was last looked at (goodbye.c) */
+    bool said_goodbye;    /* our side is closed, input is ignored */
+    bool has_frames;      /* in `in`, left for another turn; nothing is read meanwhile */
+    bool is_in_turn;      /* in line to go on with them */
     size_t unread; /* while it waits for its socket: what the socket had not taken when it was last
                       looked at */
     uint64_t unread_since;
