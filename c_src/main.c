@@ -61,11 +61,11 @@ static void program_stop(struct program *p, int status)
 
 /* --- hooks --- */
 
-static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *format,
-                   va_list arguments)
+static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *about,
+                   const char *format, va_list arguments)
 {
     (void)ctx;
-    log_vevent(level, kind, peer, format, arguments);
+    log_vevent(level, kind, peer, about, format, arguments);
 }
 
 static void on_spawn(void *ctx, const struct spawn_request *request)
@@ -192,6 +192,7 @@ static int init_node(struct program *p, char cookie[static COOKIE_SIZE])
         .loop = &p->loop,
         .name = o->node_name,
         .cookie = slice_of(cookie),
+        .traces = o->log_level >= LOG_DEBUG,
         .listen = o->listen.ss_family == AF_UNSPEC ? (const struct sockaddr *)&any
                                                    : (const struct sockaddr *)&o->listen,
         .hooks = {p, on_log, on_spawn, on_up, on_down, on_monitor_exit, on_ready, on_failed},

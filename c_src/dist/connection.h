@@ -49,7 +49,8 @@ struct connection {
     bool outgoing;
     uint64_t number; /* never used twice; part of keys that must not outlive the connection */
     char name[NODE_NAME_MAX + 1];
-    char address[64]; /* who it is as long as it has no name */
+    char address[64]; /* of the other end */
+    char origin[64];  /* whom lines of the log count for until the handshake is done */
     uint64_t flags;
     struct handshake *handshake; /* until it is up */
     uint64_t opened_at;          /* loop time, ms */

@@ -22,7 +22,17 @@ void node_log(struct node *node, int level, const char *kind, const char *peer, 
     va_list arguments;
 
     va_start(arguments, format);
-    node->hooks.log(node->hooks.ctx, level, kind, peer, format, arguments);
+    node->hooks.log(node->hooks.ctx, level, kind, peer, NULL, format, arguments);
+    va_end(arguments);
+}
+
+void node_log_about(struct node *node, int level, const char *kind, const char *peer,
+                    const char *about, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    node->hooks.log(node->hooks.ctx, level, kind, peer, about, format, arguments);
     va_end(arguments);
 }
 
@@ -226,6 +236,7 @@ int node_init(struct node *node, const struct node_config *config)
     memset(node, 0, sizeof *node);
     node->loop = config->loop;
     node->hooks = config->hooks;
+    node->traces = config->traces;
     snprintf(node->name, sizeof node->name, "%s", config->name);
     node->name_slice = slice_of(node->name);
     memcpy(&node->listen, config->listen,

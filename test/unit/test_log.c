@@ -183,53 +183,53 @@ END_TEST
 
 START_TEST(one_line_a_second_of_a_kind_from_a_peer)
 {
-    log_event_at(5000, LOG_INFO, "kind", "a@h", "first");
+    log_event_at(5000, LOG_INFO, "kind", "a@h", NULL, "first");
     ck_assert_str_eq(take_line(), "info first");
     for (int i = 0; i < 41; i++)
-        log_event_at(5000 + 24 * (uint64_t)i, LOG_INFO, "kind", "a@h", "again");
+        log_event_at(5000 + 24 * (uint64_t)i, LOG_INFO, "kind", "a@h", NULL, "again");
     ck_assert_str_eq(take(), "");
-    log_event_at(5999, LOG_INFO, "kind", "a@h", "again");
+    log_event_at(5999, LOG_INFO, "kind", "a@h", NULL, "again");
     ck_assert_str_eq(take(), "");
-    log_event_at(6000, LOG_INFO, "kind", "a@h", "next");
+    log_event_at(6000, LOG_INFO, "kind", "a@h", NULL, "next");
     ck_assert_str_eq(take_line(), "info next (42 like it suppressed)");
-    log_event_at(7000, LOG_INFO, "kind", "a@h", "last");
+    log_event_at(7000, LOG_INFO, "kind", "a@h", NULL, "last");
     ck_assert_str_eq(take_line(), "info last");
 }
 END_TEST
 
 START_TEST(other_kinds_and_peers_are_not_suppressed)
 {
-    log_event_at(5000, LOG_INFO, "kind", "a@h", "1");
-    log_event_at(5000, LOG_INFO, "other", "a@h", "2");
-    log_event_at(5000, LOG_INFO, "kind", "b@h", "3");
-    log_event_at(5000, LOG_INFO, "kind", NULL, "4");
-    log_event_at(5000, LOG_INFO, "kind", NULL, "5");
+    log_event_at(5000, LOG_INFO, "kind", "a@h", NULL, "1");
+    log_event_at(5000, LOG_INFO, "other", "a@h", NULL, "2");
+    log_event_at(5000, LOG_INFO, "kind", "b@h", NULL, "3");
+    log_event_at(5000, LOG_INFO, "kind", NULL, NULL, "4");
+    log_event_at(5000, LOG_INFO, "kind", NULL, NULL, "5");
     ck_assert_uint_eq(count_lines(take()), 5);
 }
 END_TEST
 
 START_TEST(a_count_is_told_when_the_next_line_comes)
 {
-    log_event_at(5000, LOG_NOTICE, "kind", "a@h", "first");
-    log_event_at(5001, LOG_NOTICE, "kind", "a@h", "again");
-    log_event_at(5002, LOG_NOTICE, "kind", "a@h", "again");
+    log_event_at(5000, LOG_NOTICE, "kind", "a@h", NULL, "first");
+    log_event_at(5001, LOG_NOTICE, "kind", "a@h", NULL, "again");
+    log_event_at(5002, LOG_NOTICE, "kind", "a@h", NULL, "again");
     take();
-    log_event_at(5999, LOG_INFO, "kind", NULL, "too early");
+    log_event_at(5999, LOG_INFO, "kind", NULL, NULL, "too early");
     ck_assert_str_eq(take_line(), "info too early");
-    log_event_at(6000, LOG_INFO, "kind", NULL, "later");
+    log_event_at(6000, LOG_INFO, "kind", NULL, NULL, "later");
     const char *text = take();
     ck_assert_uint_eq(count_lines(text), 2);
     ck_assert_ptr_nonnull(strstr(text, " notice kind: 2 more from a@h suppressed\n"));
-    log_event_at(6001, LOG_INFO, "kind", "a@h", "next");
+    log_event_at(6001, LOG_INFO, "kind", "a@h", NULL, "next");
     ck_assert_str_eq(take_line(), "info next");
 }
 END_TEST
 
 START_TEST(counts_are_told_at_the_end)
 {
-    log_event_at(5000, LOG_NOTICE, "kind", "a@h", "first");
-    log_event_at(5001, LOG_NOTICE, "kind", "a@h", "again");
-    log_event_at(5001, LOG_NOTICE, "kind", "b@h", "first");
+    log_event_at(5000, LOG_NOTICE, "kind", "a@h", NULL, "first");
+    log_event_at(5001, LOG_NOTICE, "kind", "a@h", NULL, "again");
+    log_event_at(5001, LOG_NOTICE, "kind", "b@h", NULL, "first");
     take();
     log_free();
     ck_assert_str_eq(take_line(), "notice kind: 1 more from a@h suppressed");
@@ -240,11 +240,11 @@ END_TEST
 
 START_TEST(what_is_below_the_level_is_not_counted)
 {
-    log_event_at(5000, LOG_INFO, "kind", "a@h", "first");
+    log_event_at(5000, LOG_INFO, "kind", "a@h", NULL, "first");
     log_init(LOG_INFO);
-    log_event_at(5001, LOG_DEBUG, "kind", "a@h", "again");
+    log_event_at(5001, LOG_DEBUG, "kind", "a@h", NULL, "again");
     take();
-    log_event_at(6000, LOG_INFO, "kind", "a@h", "next");
+    log_event_at(6000, LOG_INFO, "kind", "a@h", NULL, "next");
     ck_assert_str_eq(take_line(), "info next");
 }
 END_TEST
@@ -257,12 +257,12 @@ START_TEST(many_peers_do_not_grow_the_table)
 
     for (int i = 0; i < 10000; i++) {
         snprintf(peer, sizeof peer, "n%d@h", i);
-        log_event_at(5000, LOG_INFO, "kind", peer, "hello");
+        log_event_at(5000, LOG_INFO, "kind", peer, NULL, "hello");
     }
     ck_assert_uint_eq(count_lines(take()), LOG_PAIRS_MAX);
-    log_event_at(5000, LOG_INFO, "kind", NULL, "own");
+    log_event_at(5000, LOG_INFO, "kind", NULL, NULL, "own");
     ck_assert_str_eq(take_line(), "info own");
-    log_event_at(6000, LOG_INFO, "kind", "late@h", "next");
+    log_event_at(6000, LOG_INFO, "kind", "late@h", NULL, "next");
     const char *text = take();
     ck_assert_uint_eq(count_lines(text), 2);
     snprintf(peer, sizeof peer, " %d lines", 10000 - LOG_PAIRS_MAX);
@@ -270,7 +270,7 @@ START_TEST(many_peers_do_not_grow_the_table)
 
     for (int i = 0; i < 10000; i++) {
         snprintf(peer, sizeof peer, "n%d@h", i);
-        log_event_at(7000 + 10 * (uint64_t)i, LOG_INFO, "kind", peer, "hello");
+        log_event_at(7000 + 10 * (uint64_t)i, LOG_INFO, "kind", peer, NULL, "hello");
     }
     ck_assert_uint_eq(count_lines(take()), 10000); /* 100 a second are no crowd */
 }
@@ -284,9 +284,9 @@ START_TEST(long_kinds_and_peers_are_told_apart_by_their_beginning)
     memset(kind, 'k', sizeof kind);
     memset(peer, 'p', sizeof peer);
     kind[999] = peer[999] = 0;
-    log_event_at(5000, LOG_INFO, kind, peer, "first");
+    log_event_at(5000, LOG_INFO, kind, peer, NULL, "first");
     peer[998] = 'q';
-    log_event_at(5000, LOG_INFO, kind, peer, "again");
+    log_event_at(5000, LOG_INFO, kind, peer, NULL, "again");
     ck_assert_str_eq(take_line(), "info first");
 }
 END_TEST
