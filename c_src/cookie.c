@@ -9,6 +9,7 @@
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #include <uv.h>
 
 #define MADE_LENGTH 20
+#define VARIABLE    "MACULA_NAT_COOKIE"
 
 struct failure {
     char *text;
@@ -57,8 +59,12 @@ static int parse_cookie(char cookie[static COOKIE_SIZE], const char *text, const
     return 0;
 }
 
-/* What auth.erl checks before it reads a cookie file. */
-static int check_file(int fd, const char *path, const struct failure *failure)
+/*
+ * What auth.erl checks before it reads a cookie file. One that was named for this program may also
+ * be read by its group, as secrets are handed to a service: owned by root, readable by the
+ * service's group.
+ */
+static int check_file(int fd, const char *path, bool was_named, const struct failure *failure)
 {
     struct stat info;
 
@@ -66,9 +72,19 @@ static int check_file(int fd, const char *path, const struct failure *failure)
         return fail(failure, -errno, path, "can't be read: %s", strerror(errno));
     if (!S_ISREG(info.st_mode))
         return fail(failure, -EINVAL, path, "is not a regular file");
-    if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0)
+    mode_t shared = info.st_mode & (S_IRWXG | S_IRWXO);
+    if (shared == 0)
+        return 0;
+    if (!was_named)
         return fail(failure, -EACCES, path,
                     "must be accessible by its owner only (mode 0400), not by group or others");
+    if (shared != S_IRGRP)
+        return fail(
+            failure, -EACCES, path,
+            "must not be accessible by others, nor written by its group (mode 0400 or 0440)");
+    if (info.st_uid != 0 && info.st_uid != geteuid())
+        return fail(failure, -EACCES, path,
+                    "is readable by its group, and is owned neither by root nor by this user");
     return 0;
 }
 
@@ -90,7 +106,7 @@ static ssize_t read_all(int fd, char *text, size_t size)
 }
 
 /* Returns -ENOENT, and nothing in the failure's text, if there is no such file. */
-static int read_cookie(char cookie[static COOKIE_SIZE], const char *path,
+static int read_cookie(char cookie[static COOKIE_SIZE], const char *path, bool was_named,
                        const struct failure *failure)
 {
     /* O_NONBLOCK: opening a FIFO that nobody writes to must not wait. */
@@ -102,7 +118,7 @@ static int read_cookie(char cookie[static COOKIE_SIZE], const char *path,
     if (fd < 0)
         return fail(failure, -errno, path, "can't be opened: %s", strerror(errno));
 
-    int status = check_file(fd, path, failure);
+    int status = check_file(fd, path, was_named, failure);
     if (status == 0) {
         ssize_t len = read_all(fd, text, sizeof text);
 
@@ -193,29 +209,40 @@ static int load_user_cookie(char cookie[static COOKIE_SIZE], const struct failur
     if (status != 0)
         return status;
 
-    status = read_cookie(cookie, path, failure);
+    status = read_cookie(cookie, path, false, failure);
     /* Without this the file made below would change the cookie of the user's Erlang nodes. */
     if (status == -ENOENT)
-        status = read_cookie(cookie, xdg_path, failure);
+        status = read_cookie(cookie, xdg_path, false, failure);
     if (status != -ENOENT)
         return status;
     status = make_cookie_file(path, failure);
     if (status != 0 && status != -EEXIST)
         return status;
-    status = read_cookie(cookie, path, failure);
+    status = read_cookie(cookie, path, false, failure);
     return status == -ENOENT ? fail(failure, status, path, "was made and is gone") : status;
+}
+
+/* Neither a program started from here nor /proc/PID/environ is to show it. */
+static int take_from_environment(char cookie[static COOKIE_SIZE], char *value,
+                                 const struct failure *failure)
+{
+    int status = parse_cookie(cookie, value, VARIABLE, failure);
+
+    OPENSSL_cleanse(value, strlen(value));
+    unsetenv(VARIABLE);
+    return status;
 }
 
 int cookie_load(char cookie[static COOKIE_SIZE], const char *cookie_file, char *error,
                 size_t error_size)
 {
     const struct failure failure = {error, error_size};
-    const char *from_environment = getenv("MACULA_NAT_COOKIE");
+    char *from_environment = getenv(VARIABLE);
 
     if (from_environment != NULL)
-        return parse_cookie(cookie, from_environment, "MACULA_NAT_COOKIE", &failure);
+        return take_from_environment(cookie, from_environment, &failure);
     if (cookie_file == NULL)
         return load_user_cookie(cookie, &failure);
-    int status = read_cookie(cookie, cookie_file, &failure);
+    int status = read_cookie(cookie, cookie_file, true, &failure);
     return status == -ENOENT ? fail(&failure, status, cookie_file, "does not exist") : status;
 }

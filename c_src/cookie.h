@@ -18,8 +18,10 @@
  * $XDG_CONFIG_HOME (or ~/.config). If there is none, ~/.erlang.cookie is made with 20 random
  * capital letters and mode 0400.
  *
- * A file must be a regular one that neither group nor others can access. A cookie is 1 to 255
- * printable ASCII characters; line ends and spaces after a line end are ignored.
+ * A file must be a regular one that neither group nor others can access; `cookie_file` may be
+ * readable by its group if its owner is root or this user. A cookie is 1 to 255 printable ASCII
+ * characters; line ends and spaces after a line end are ignored. The variable is wiped and taken
+ * out of the environment.
  *
  * Returns 0, or a negative errno with one line (no newline) in `error`.
  */

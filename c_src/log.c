@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "log.h"
 
+#include "line_out.h"
 #include "term/utf8.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +18,9 @@
 #define PEER_SIZE   256
 #define ELLIPSIS    "..."
 #define PREFIX_SIZE 48
+#define ABOUT_SIZE  72
+#define ABOUT_MAX   3
+#define ENDING_SIZE (64 + ABOUT_MAX * (ABOUT_SIZE + 2))
 
 /* Kind and peer, each with its ending 0. Longer strings share the pair of their beginning. */
 struct key {
@@ -26,12 +29,19 @@ struct key {
     size_t len;
 };
 
+/* How many lines were suppressed, and what the first few different ones were about. */
+struct suppressed {
+    uint64_t count;
+    unsigned about_count;
+    char about[ABOUT_MAX][ABOUT_SIZE];
+};
+
 /* A kind of line from one peer, remembered for WINDOW_MS after its line was written. */
 struct pair {
     struct key key;
     int level;
     uint64_t since_ms;
-    uint64_t suppressed;
+    struct suppressed suppressed;
     UT_hash_handle hh;
     struct pair *next_free;
 };
@@ -56,7 +66,8 @@ static struct pair *pairs;
 static struct {
     uint64_t since_ms;
     uint64_t suppressed;
-} surplus;               /* lines that found the table full */
+} surplus; /* lines that found the table full */
+static struct line_out to_stderr;
 static uint64_t dropped; /* lines that stderr did not take */
 
 static const char *level_name(int level)
@@ -125,21 +136,6 @@ size_t log_escape(char *out, size_t size, const char *text)
     return at;
 }
 
-/*
- * Writes a whole line or none. When poll(2) says that a pipe takes data it takes PIPE_BUF bytes, so
- * write(2) does not wait; O_NONBLOCK would change the terminal of whoever started us. A pipe
- * without a reader is POLLERR.
- */
-static bool write_line(const char *line, size_t len)
-{
-    struct pollfd poll_fd = {.fd = STDERR_FILENO, .events = POLLOUT};
-    ssize_t written = -1;
-
-    if (poll(&poll_fd, 1, 0) == 1 && poll_fd.revents == POLLOUT)
-        written = write(STDERR_FILENO, line, len);
-    return written > 0;
-}
-
 static size_t format_prefix(char out[static PREFIX_SIZE], int level)
 {
     struct timespec now;
@@ -153,29 +149,64 @@ static size_t format_prefix(char out[static PREFIX_SIZE], int level)
     return at;
 }
 
-/* Writes one line of time, level, `text` and, if not 0, the count of lines like it that were
+static void suppress(struct suppressed *s, const char *about)
+{
+    char cut[ABOUT_SIZE];
+
+    s->count++;
+    if (about == NULL || s->about_count == ABOUT_MAX)
+        return;
+    snprintf(cut, sizeof cut, "%s", about);
+    for (unsigned i = 0; i < s->about_count; i++)
+        if (strcmp(s->about[i], cut) == 0)
+            return;
+    memcpy(s->about[s->about_count++], cut, sizeof cut);
+}
+
+/* ": a, b, c and so on", or nothing. */
+static void format_about(char out[static ENDING_SIZE], const struct suppressed *s)
+{
+    size_t at = 0;
+
+    out[0] = 0;
+    for (unsigned i = 0; i < s->about_count; i++)
+        at +=
+            (size_t)snprintf(out + at, ENDING_SIZE - at, "%s%s", i == 0 ? ": " : ", ", s->about[i]);
+    if (s->count > s->about_count && s->about_count == ABOUT_MAX)
+        snprintf(out + at, ENDING_SIZE - at, " ...");
+}
+
+/* Writes one line of time, level, `text` and, unless NULL, of how many lines like it were
  * suppressed. */
-static void emit(int level, const char *text, uint64_t suppressed)
+static void emit(int level, const char *text, const struct suppressed *suppressed)
 {
     char line[LOG_LINE_MAX];
-    char ending[64] = "\n";
-    size_t ending_len = 1;
+    char about[ENDING_SIZE];
+    char ending[2 * ENDING_SIZE + 64] = "";
+    size_t ending_len;
 
     if (dropped > 0) {
         size_t len = format_prefix(line, LOG_WARNING);
         len += (size_t)snprintf(line + len, sizeof line - len,
                                 "%llu log lines dropped: stderr took no more\n",
                                 (unsigned long long)dropped);
-        if (write_line(line, len))
+        if (line_out_write(&to_stderr, line, len))
             dropped = 0;
     }
-    if (suppressed > 0)
-        ending_len = (size_t)snprintf(ending, sizeof ending, " (%llu like it suppressed)\n",
-                                      (unsigned long long)suppressed);
+    if (suppressed != NULL && suppressed->count > 0) {
+        char told[sizeof ending];
+
+        format_about(about, suppressed);
+        snprintf(told, sizeof told, " (%llu like it suppressed%s)",
+                 (unsigned long long)suppressed->count, about);
+        log_escape(ending, sizeof ending - 1, told);
+    }
+    ending_len = strlen(ending);
+    ending[ending_len++] = '\n';
     size_t at = format_prefix(line, level);
     at += log_escape(line + at, sizeof line - at - ending_len, text);
     memcpy(line + at, ending, ending_len);
-    if (!write_line(line, at + ending_len))
+    if (!line_out_write(&to_stderr, line, at + ending_len))
         dropped++;
 }
 
@@ -195,7 +226,7 @@ static void tell_surplus(void)
     snprintf(text, sizeof text, "%llu lines of further peers suppressed",
              (unsigned long long)surplus.suppressed);
     surplus.suppressed = 0;
-    emit(LOG_WARNING, text, 0);
+    emit(LOG_WARNING, text, NULL);
 }
 
 /* Forgets the pairs whose second is over, and says how many of their lines were suppressed. */
@@ -204,12 +235,15 @@ static void expire(uint64_t now_ms)
     while (pairs != NULL && now_ms - pairs->since_ms >= WINDOW_MS) {
         struct pair *pair = pairs;
 
-        if (pair->suppressed > 0) {
-            char text[KIND_SIZE + PEER_SIZE + 64];
+        if (pair->suppressed.count > 0) {
+            char about[ENDING_SIZE];
+            char text[KIND_SIZE + PEER_SIZE + sizeof about + 64];
 
-            snprintf(text, sizeof text, "%s: %llu more from %s suppressed", pair->key.text,
-                     (unsigned long long)pair->suppressed, pair->key.text + pair->key.peer_at);
-            emit(pair->level, text, 0);
+            format_about(about, &pair->suppressed);
+            snprintf(text, sizeof text, "%s: %llu more from %s suppressed%s", pair->key.text,
+                     (unsigned long long)pair->suppressed.count, pair->key.text + pair->key.peer_at,
+                     about);
+            emit(pair->level, text, NULL);
         }
         forget(pair);
     }
@@ -227,12 +261,12 @@ static size_t put_part(char *to, size_t size, const char *part)
 }
 
 /*
- * Whether a line of `kind` from `peer` may appear now. If so, *suppressed is the count of those
- * that might not since the last one. Asked before the line is composed: what a peer repeats must
+ * Whether a line of `kind` from `peer` may appear now. If so, *suppressed tells of those that might
+ * not since the last one. Asked before the line is composed: what a peer repeats must
  * cost next to nothing.
  */
-static bool admit(uint64_t now_ms, int level, const char *kind, const char *peer,
-                  uint64_t *suppressed)
+static bool admit(uint64_t now_ms, int level, const char *kind, const char *peer, const char *about,
+                  struct suppressed *suppressed)
 {
     struct key key;
     struct pair *pair;
@@ -241,7 +275,7 @@ static bool admit(uint64_t now_ms, int level, const char *kind, const char *peer
     key.len = key.peer_at + put_part(key.text + key.peer_at, PEER_SIZE, peer);
     HASH_FIND(hh, pairs, key.text, key.len, pair);
     if (pair != NULL && now_ms - pair->since_ms < WINDOW_MS) {
-        pair->suppressed++;
+        suppress(&pair->suppressed, about);
         return false;
     }
     if (pair != NULL) {
@@ -269,22 +303,23 @@ static bool admit(uint64_t now_ms, int level, const char *kind, const char *peer
     return false;
 }
 
-__attribute__((format(printf, 5, 0))) static void log_at(uint64_t now_ms, int level,
+__attribute__((format(printf, 6, 0))) static void log_at(uint64_t now_ms, int level,
                                                          const char *kind, const char *peer,
-                                                         const char *format, va_list arguments)
+                                                         const char *about, const char *format,
+                                                         va_list arguments)
 {
     char text[LOG_LINE_MAX];
-    uint64_t suppressed = 0;
+    struct suppressed suppressed = {.count = 0};
 
     if (peer == NULL)
         expire(now_ms);
-    else if (!admit(now_ms, level, kind, peer, &suppressed))
+    else if (!admit(now_ms, level, kind, peer, about, &suppressed))
         return;
     vsnprintf(text, sizeof text, format, arguments);
-    emit(level, text, suppressed);
+    emit(level, text, &suppressed);
 }
 
-void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer,
+void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer, const char *about,
                   const char *format, ...)
 {
     va_list arguments;
@@ -292,20 +327,20 @@ void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer
     if (level > threshold)
         return;
     va_start(arguments, format);
-    log_at(now_ms, level, kind, peer, format, arguments);
+    log_at(now_ms, level, kind, peer, about, format, arguments);
     va_end(arguments);
 }
 
-void log_vevent(int level, const char *kind, const char *peer, const char *format,
-                va_list arguments)
+void log_vevent(int level, const char *kind, const char *peer, const char *about,
+                const char *format, va_list arguments)
 {
     struct timespec now;
 
     if (level > threshold)
         return;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    log_at((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000, level, kind, peer, format,
-           arguments);
+    log_at((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000, level, kind, peer, about,
+           format, arguments);
 }
 
 void log_event(int level, const char *kind, const char *peer, const char *format, ...)
@@ -313,7 +348,7 @@ void log_event(int level, const char *kind, const char *peer, const char *format
     va_list arguments;
 
     va_start(arguments, format);
-    log_vevent(level, kind, peer, format, arguments);
+    log_vevent(level, kind, peer, NULL, format, arguments);
     va_end(arguments);
 }
 
@@ -325,6 +360,8 @@ void log_init(int level)
             free_pairs = &pool[i];
         }
     }
+    line_out_close(&to_stderr);
+    line_out_open(&to_stderr, STDERR_FILENO);
     threshold = level;
 }
 
@@ -333,5 +370,6 @@ void log_free(void)
     while (pairs != NULL)
         expire(pairs->since_ms + WINDOW_MS);
     tell_surplus();
+    line_out_close(&to_stderr);
     threshold = LOG_EMERG;
 }

@@ -43,12 +43,18 @@ void log_free(void);
  */
 void log_event(int level, const char *kind, const char *peer, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-void log_vevent(int level, const char *kind, const char *peer, const char *format,
-                va_list arguments) __attribute__((format(printf, 4, 0)));
+
+/*
+ * The same. `about` is what this very line is about where a peer may cause many that differ in it
+ * (the name that somebody claims, the id of a session), or NULL: the count of the lines that were
+ * suppressed names the first few.
+ */
+void log_vevent(int level, const char *kind, const char *peer, const char *about,
+                const char *format, va_list arguments) __attribute__((format(printf, 5, 0)));
 
 /* log_event() at `now_ms`, milliseconds of a monotonic clock: with it tests need no waiting. */
-void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer,
-                  const char *format, ...) __attribute__((format(printf, 5, 6)));
+void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer, const char *about,
+                  const char *format, ...) __attribute__((format(printf, 6, 7)));
 
 /*
  * Copies the 0-ended `text` to `out` with control characters, invalid UTF-8 and backslashes as \xNN

@@ -1,27 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Arguments, signals, wiring, exit status. */
 #include "cookie.h"
+#include "descriptors.h"
 #include "dist/node.h"
+#include "input.h"
+#include "line_out.h"
 #include "log.h"
 #include "macula/coordinator.h"
+#include "options.h"
 #include "otp/net_kernel.h"
 #include "otp/rpc.h"
+#include "signals.h"
 #include "term/cursor.h"
 #include "term/table.h"
 
-#include "options.h"
-
 #include <errno.h>
 #include <openssl/crypto.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
+
+#define SERVERS 4
 
 struct program {
     struct options options;
@@ -31,15 +36,10 @@ struct program {
     struct coordinator coordinator;
     struct gen_server net_kernel;
     struct rpc rpc;
-    uv_signal_t signals[2];
+    struct gen_server *servers[SERVERS]; /* all of these */
+    struct signals signals;
+    struct input input;
     uv_timer_t minute;
-    union {
-        uv_handle_t handle;
-        uv_stream_t stream;
-        uv_pipe_t pipe;
-        uv_tty_t tty;
-        uv_timer_t timer;
-    } input;
     bool is_stopping;
     int status;
 };
@@ -50,26 +50,22 @@ static void program_stop(struct program *p, int status)
         return;
     p->is_stopping = true;
     p->status = status;
-    gen_server_stop(&p->coordinator.server, "shutdown");
-    gen_server_stop(&p->cache.server, "shutdown");
-    gen_server_stop(&p->rpc.rex, "shutdown");
-    gen_server_stop(&p->net_kernel, "shutdown");
+    for (size_t i = 0; i < SERVERS; i++)
+        gen_server_stop(p->servers[i], "shutdown");
     coordinator_close(&p->coordinator);
     uv_close((uv_handle_t *)&p->minute, NULL);
-    for (int i = 0; i < 2; i++)
-        uv_close((uv_handle_t *)&p->signals[i], NULL);
-    if (p->input.handle.type != UV_UNKNOWN_HANDLE)
-        uv_close(&p->input.handle, NULL);
+    signals_close(&p->signals);
+    input_close(&p->input);
     node_stop(&p->node);
 }
 
 /* --- hooks --- */
 
-static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *format,
-                   va_list arguments)
+static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *about,
+                   const char *format, va_list arguments)
 {
     (void)ctx;
-    log_vevent(level, kind, peer, format, arguments);
+    log_vevent(level, kind, peer, about, format, arguments);
 }
 
 static void on_spawn(void *ctx, const struct spawn_request *request)
@@ -105,10 +101,15 @@ static void on_monitor_exit(void *ctx, struct connection *c, const struct contro
 static void on_ready(void *ctx, int port)
 {
     struct program *p = ctx;
+    struct line_out out;
+    char line[sizeof "ready  65535\n" + NODE_NAME_MAX];
 
     log_event(LOG_NOTICE, "start", NULL, "%s serves calls at port %d", p->node.name, port);
-    printf("ready %s %d\n", p->node.name, port);
-    fflush(stdout);
+    int len = snprintf(line, sizeof line, "ready %s %d\n", p->node.name, port);
+    line_out_open(&out, STDOUT_FILENO);
+    if (!line_out_write(&out, line, (size_t)len))
+        log_event(LOG_WARNING, "start", NULL, "standard output did not take the line 'ready'");
+    line_out_close(&out);
 }
 
 static void on_failed(void *ctx, const char *why)
@@ -131,10 +132,20 @@ static void on_terminated(void *ctx, struct slice reason)
     program_stop(p, in_order ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
-static void on_signal(uv_signal_t *handle, int number)
+static void on_end_signal(void *ctx, int number)
 {
     log_event(LOG_NOTICE, "stop", NULL, "ended by signal %d", number);
-    program_stop(handle->data, EXIT_SUCCESS);
+    program_stop(ctx, EXIT_SUCCESS);
+}
+
+static void on_input_end(void *ctx)
+{
+    struct program *p = ctx;
+
+    if (p->is_stopping)
+        return;
+    log_event(LOG_NOTICE, "stop", NULL, "ended by the end of standard input");
+    program_stop(p, EXIT_SUCCESS);
 }
 
 static void on_minute(uv_timer_t *timer)
@@ -149,70 +160,7 @@ static void on_minute(uv_timer_t *timer)
 #endif
 }
 
-/* --- standard input, where its end is to be ours --- */
-
-static void input_ended(struct program *p)
-{
-    if (p->is_stopping)
-        return;
-    log_event(LOG_NOTICE, "stop", NULL, "ended by the end of standard input");
-    program_stop(p, EXIT_SUCCESS);
-}
-
-static void on_input_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
-{
-    static char ignored[256];
-    (void)handle;
-    (void)suggested;
-
-    *buf = uv_buf_init(ignored, sizeof ignored);
-}
-
-static void on_input(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
-{
-    (void)buf;
-
-    if (nread < 0)
-        input_ended(stream->data);
-}
-
 /* --- start --- */
-
-static void on_file_end(uv_timer_t *timer)
-{
-    input_ended(timer->data);
-}
-
-/* A file, /dev/null too, is never written to by whoever started us: it has ended from the start. */
-static int watch_input(struct program *p)
-{
-    uv_handle_type type = uv_guess_handle(0);
-
-    if (type == UV_FILE || type == UV_UNKNOWN_HANDLE) {
-        uv_timer_init(&p->loop, &p->input.timer);
-        p->input.timer.data = p;
-        return uv_timer_start(&p->input.timer, on_file_end, 0, 0);
-    }
-    if (type == UV_TTY)
-        uv_tty_init(&p->loop, &p->input.tty, 0, 1);
-    else
-        uv_pipe_init(&p->loop, &p->input.pipe, 0);
-    p->input.handle.data = p;
-    int error = type == UV_TTY ? 0 : uv_pipe_open(&p->input.pipe, 0);
-    return error ? error : uv_read_start(&p->input.stream, on_input_alloc, on_input);
-}
-
-static void watch_signals(struct program *p)
-{
-    static const int numbers[2] = {SIGTERM, SIGINT};
-
-    signal(SIGPIPE, SIG_IGN);
-    for (int i = 0; i < 2; i++) {
-        uv_signal_init(&p->loop, &p->signals[i]);
-        p->signals[i].data = p;
-        uv_signal_start(&p->signals[i], on_signal, numbers[i]);
-    }
-}
 
 static struct coordinator_options coordinator_settings(const struct options *o)
 {
@@ -244,6 +192,7 @@ static int init_node(struct program *p, char cookie[static COOKIE_SIZE])
         .loop = &p->loop,
         .name = o->node_name,
         .cookie = slice_of(cookie),
+        .traces = o->log_level >= LOG_DEBUG,
         .listen = o->listen.ss_family == AF_UNSPEC ? (const struct sockaddr *)&any
                                                    : (const struct sockaddr *)&o->listen,
         .hooks = {p, on_log, on_spawn, on_up, on_down, on_monitor_exit, on_ready, on_failed},
@@ -257,24 +206,26 @@ static int start_processes(struct program *p)
 {
     struct coordinator_options settings = coordinator_settings(&p->options);
 
+    p->servers[0] = &p->coordinator.server;
+    p->servers[1] = &p->cache.server;
+    p->servers[2] = &p->rpc.rex;
+    p->servers[3] = &p->net_kernel;
     for (size_t i = 0; i < p->options.connect_count; i++)
         if (node_connect(&p->node, p->options.connect[i]) != 0)
             return -ENOMEM;
     int error = net_kernel_start(&p->net_kernel, &p->node);
     if (error == 0)
         error = nat_cache_start(&p->cache, &p->node);
+    if (error == 0)
+        error = coordinator_start(&p->coordinator, &p->node, &p->cache, &settings);
+    if (error == 0)
+        error = rpc_start(&p->rpc, &p->node, api_functions, api_function_count, &p->coordinator);
     if (error)
         return error;
-    p->cache.terminated = on_terminated;
-    p->cache.ctx = p;
-    error = coordinator_start(&p->coordinator, &p->node, &p->cache, &settings);
-    if (error)
-        return error;
-    p->coordinator.terminated = on_terminated;
-    p->coordinator.ctx = p;
-    error = rpc_start(&p->rpc, &p->node, api_functions, api_function_count, &p->coordinator);
-    if (error)
-        return error;
+    for (size_t i = 0; i < SERVERS; i++) {
+        p->servers[i]->terminated = on_terminated;
+        p->servers[i]->terminated_ctx = p;
+    }
     uv_timer_init(&p->loop, &p->minute);
     p->minute.data = p;
     uv_timer_start(&p->minute, on_minute, 60000, 60000);
@@ -284,13 +235,14 @@ static int start_processes(struct program *p)
 /* Everything is in place: from here on the loop decides. */
 static void start(struct program *p)
 {
-    watch_signals(p);
+    signals_start(&p->signals, &p->loop, on_end_signal, p);
     int error = node_start(&p->node);
     if (error) {
         log_event(LOG_ERR, "start", NULL, "cannot listen at port %u: %s", p->options.port,
                   uv_strerror(error));
         program_stop(p, EX_UNAVAILABLE);
-    } else if (p->options.exit_on_stdin_eof && (error = watch_input(p)) != 0) {
+    } else if (p->options.exit_on_stdin_eof &&
+               (error = input_watch(&p->input, &p->loop, on_input_end, p)) != 0) {
         log_event(LOG_ERR, "start", NULL, "cannot read standard input: %s", uv_strerror(error));
         program_stop(p, EX_OSERR);
     }
@@ -334,7 +286,13 @@ int main(int argc, char **argv)
     static struct program program;
     char error[OPTIONS_ERROR_SIZE];
     char cookie[COOKIE_SIZE];
+    int descriptors = descriptors_prepare();
 
+    if (descriptors != 0) {
+        fprintf(stderr, "macula_nat_cnode: no %d file descriptors can be had: %s\n",
+                DESCRIPTORS_MIN, strerror(-descriptors));
+        return EX_OSERR;
+    }
     int parsed = options_parse(&program.options, argc, argv, error, sizeof error);
     switch (parsed) {
     case 0:

@@ -197,7 +197,10 @@ void options_print_help(FILE *out)
     }
     fputs("\nAn option's value is the next argument or follows a '='. EPMD is found with "
           "ERL_EPMD_PORT and\n"
-          "ERL_EPMD_ADDRESS. Exit status: 0 in order, 64 wrong usage, 69 name taken or no EPMD.\n",
+          "ERL_EPMD_ADDRESS. Exit status: 0 ended in order, 1 ended by another process, 64 wrong "
+          "usage,\n"
+          "69 name or port taken or no EPMD, 71 no memory or file descriptors, 77 no usable "
+          "cookie.\n",
           out);
 }
 

@@ -54,9 +54,15 @@ static void on_closed(uv_handle_t *handle)
     free(c);
 }
 
-static const char *connection_label(const struct connection *c)
+/* A name that has not been proved yet is anybody's: such lines are counted by the address. */
+static void log_refused(struct connection *c, int level, const char *why)
 {
-    return c->name[0] ? c->name : c->address;
+    if (c->name[0])
+        node_log_about(c->node, level, "handshake", c->origin, c->name,
+                       "no connection with %s at %s: %s", c->name, c->address, why);
+    else
+        node_log(c->node, level, "handshake", c->origin, "no connection with %s: %s", c->address,
+                 why);
 }
 
 void connection_close(struct connection *c, int level, const char *why)
@@ -71,8 +77,7 @@ void connection_close(struct connection *c, int level, const char *why)
         node_log(c->node, level, level <= LOG_WARNING ? "connection lost" : "connection", c->name,
                  "connection ended with %s: %s", c->name, why);
     else if (why && !c->outgoing)
-        node_log(c->node, level, "handshake", connection_label(c), "no connection with %s: %s",
-                 connection_label(c), why);
+        log_refused(c, level, why);
     DL_DELETE(c->node->connections, c);
     if (c->flush_wanted)
         node_forget_flush(c->node, c);
@@ -480,12 +485,20 @@ static void begin_reading(struct connection *c)
 static void note_address(struct connection *c)
 {
     struct sockaddr_storage address;
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&address;
     int len = sizeof address;
     char host[INET6_ADDRSTRLEN] = "?";
 
-    if (uv_tcp_getpeername(&c->tcp, (struct sockaddr *)&address, &len) == 0)
+    bool is_known = uv_tcp_getpeername(&c->tcp, (struct sockaddr *)&address, &len) == 0;
+    if (is_known)
         uv_ip_name((struct sockaddr *)&address, host, sizeof host);
     snprintf(c->address, sizeof c->address, "%s", host);
+    /* A host with IPv6 has all addresses of its network of 64 bits. */
+    if (is_known && address.ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
+        memset(&in6->sin6_addr.s6_addr[8], 0, 8);
+        uv_ip6_name(in6, host, sizeof host);
+    }
+    snprintf(c->origin, sizeof c->origin, "%s", host);
 }
 
 /*

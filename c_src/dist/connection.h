@@ -49,14 +49,17 @@ struct connection {
     bool outgoing;
     uint64_t number; /* never used twice; part of keys that must not outlive the connection */
     char name[NODE_NAME_MAX + 1];
-    char address[64]; /* who it is as long as it has no name */
+    char address[64]; /* of the other end */
+    char origin[64];  /* whom lines of the log count for until the handshake is done */
     uint64_t flags;
     struct handshake *handshake; /* until it is up */
     uint64_t opened_at;          /* loop time, ms */
     uint64_t sent_at;
     uint64_t read_turn;
-    bool has_frames; /* in `in`, left for another turn; nothing is read meanwhile */
-    bool is_in_turn; /* in line to go on with them */
+    uint64_t looked_turn; /* read_turn when it was last looked at (goodbye.c) */
+    bool said_goodbye;    /* our side is closed, input is ignored */
+    bool has_frames;      /* in `in`, left for another turn; nothing is read meanwhile */
+    bool is_in_turn;      /* in line to go on with them */
     size_t unread; /* while it waits for its socket: what the socket had not taken when it was last
                       looked at */
     uint64_t unread_since;

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "dist/epmd.h"
 
+#include "dist/resolver.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <utlist.h>
 
 #define DEFAULT_PORT     4369
@@ -15,6 +18,7 @@
 #define LAST_TRY_MS      500 /* that the last attempt has, too */
 #define BACK_OFF_MAX_MS  3200
 #define REPUBLISH_TRY_MS 4000
+#define STABLE_MS        10000 /* a publication that held so long was no trick */
 
 /* One question to an EPMD, with a deadline. A publication's connection stays open after it. */
 struct epmd_exchange {
@@ -23,8 +27,11 @@ struct epmd_exchange {
     uv_timer_t timer;
     uv_connect_t connect;
     uv_write_t write;
-    uv_getaddrinfo_t resolve;
-    int holds; /* handles not yet closed, and a resolve under way */
+    uv_pipe_t resolver;
+    struct resolver_answer resolved; /* its first `resolved_len` bytes */
+    size_t resolved_len;
+    bool is_resolving;
+    int holds; /* handles not yet closed */
     struct sockaddr_in address;
     uint8_t request[EPMD_REQUEST_MAX];
     size_t request_len;
@@ -57,7 +64,8 @@ static void exchange_close(struct epmd_exchange *ex)
     if (ex->is_closing)
         return;
     ex->is_closing = true;
-    uv_cancel((uv_req_t *)&ex->resolve); /* of no effect if none is queued */
+    if (ex->is_resolving)
+        uv_close((uv_handle_t *)&ex->resolver, exchange_on_closed);
     uv_close((uv_handle_t *)&ex->tcp, exchange_on_closed);
     uv_close((uv_handle_t *)&ex->timer, exchange_on_closed);
 }
@@ -75,8 +83,7 @@ static void exchange_on_timeout(uv_timer_t *timer)
     exchange_end(timer->data, -ETIMEDOUT);
 }
 
-/* There is never room for more than the answer; what comes after it lands in the same place and is
- * not looked at. */
+/* There is never room for more than the answer; what comes after it lands in the same place. */
 static void exchange_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     struct epmd_exchange *ex = handle->data;
@@ -96,6 +103,9 @@ static void exchange_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf
     } else if (n > 0 && !ex->is_answered) {
         ex->answer_len += (size_t)n;
         ex->on_read(ex);
+    } else if (n > 0) {
+        /* An EPMD has said all that it had to say. */
+        exchange_end(ex, -EPROTO);
     }
 }
 
@@ -138,7 +148,7 @@ static struct epmd_exchange *exchange_new(struct epmd *epmd, uint64_t timeout_ms
     /* Neither can fail: the socket is only made by uv_tcp_connect. */
     uv_tcp_init(epmd->loop, &ex->tcp);
     uv_timer_init(epmd->loop, &ex->timer);
-    ex->tcp.data = ex->timer.data = ex->connect.data = ex->write.data = ex->resolve.data = ex;
+    ex->tcp.data = ex->timer.data = ex->connect.data = ex->write.data = ex;
     uv_timer_start(&ex->timer, exchange_on_timeout, timeout_ms, 0);
     return ex;
 }
@@ -252,6 +262,8 @@ static void publish_on_end(struct epmd_exchange *ex, int status)
     if (!epmd)
         return;
     is_lost = epmd->is_published;
+    if (is_lost && uv_now(epmd->loop) - epmd->published_at >= STABLE_MS)
+        epmd->delay = RETRY_MS;
     epmd->publication = NULL;
     epmd->is_published = false;
     if (!epmd->was_published) {
@@ -262,6 +274,11 @@ static void publish_on_end(struct epmd_exchange *ex, int status)
     epmd->delay = epmd->delay * 2 < BACK_OFF_MAX_MS ? epmd->delay * 2 : BACK_OFF_MAX_MS;
     if (is_lost)
         report(epmd, EPMD_LOST, status, "lost EPMD: %s", uv_strerror(status));
+    else if (status == -EADDRINUSE && !epmd->is_taken)
+        report(epmd, EPMD_TAKEN, status,
+               "another node has taken the name in EPMD; no new node "
+               "finds this one until it lets go of it");
+    epmd->is_taken = status == -EADDRINUSE;
 }
 
 static void publish_on_read(struct epmd_exchange *ex)
@@ -277,7 +294,8 @@ static void publish_on_read(struct epmd_exchange *ex)
     ex->is_answered = true;
     uv_timer_stop(&ex->timer);
     epmd->is_published = true;
-    epmd->delay = RETRY_MS;
+    epmd->published_at = uv_now(epmd->loop);
+    epmd->is_taken = false;
     if (epmd->was_published) {
         report(epmd, EPMD_REGAINED, 0, "published again in EPMD");
         return;
@@ -334,29 +352,66 @@ static void lookup_on_read(struct epmd_exchange *ex)
     lookup_finish(ex, 0, highest);
 }
 
-static void lookup_on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *found)
+static void lookup_connect(struct epmd_exchange *ex)
 {
-    struct epmd_exchange *ex = req->data;
+    ex->address = ex->resolved.address;
+    ex->address.sin_port = htons(ex->epmd->epmd_port);
+    int rc = exchange_connect(ex);
+    if (rc < 0)
+        exchange_end(ex, rc);
+}
 
-    if (!ex->is_closing) {
-        uint16_t port = ex->epmd->epmd_port;
-        if (status == 0) {
-            /* The first address, as erl_epmd. IPv4 only was asked for. */
-            memcpy(&ex->address, found->ai_addr, sizeof ex->address);
-            ex->address.sin_port = htons(port);
-            status = exchange_connect(ex);
-        }
-        if (status < 0)
-            exchange_end(ex, status);
+static void lookup_resolver_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    struct epmd_exchange *ex = handle->data;
+
+    (void)suggested;
+    *buf = uv_buf_init((char *)&ex->resolved + ex->resolved_len,
+                       (unsigned)(sizeof ex->resolved - ex->resolved_len));
+}
+
+static void lookup_on_resolved(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+    struct epmd_exchange *ex = stream->data;
+
+    (void)buf;
+    if (ex->is_closing || n == 0)
+        return;
+    if (n < 0) {
+        exchange_end(ex, UV_EAI_FAIL);
+        return;
     }
-    uv_freeaddrinfo(found);
-    exchange_release(ex);
+    ex->resolved_len += (size_t)n;
+    if (ex->resolved_len < sizeof ex->resolved)
+        return;
+    uv_read_stop(stream);
+    if (ex->resolved.status != 0)
+        exchange_end(ex, ex->resolved.status);
+    else
+        lookup_connect(ex);
+}
+
+static int lookup_resolve(struct epmd_exchange *ex, const char *host)
+{
+    int fd = resolver_start(host);
+
+    if (fd < 0)
+        return fd;
+    uv_pipe_init(ex->epmd->loop, &ex->resolver, 0);
+    ex->resolver.data = ex;
+    ex->is_resolving = true;
+    ex->holds++;
+    int rc = uv_pipe_open(&ex->resolver, fd);
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    return uv_read_start((uv_stream_t *)&ex->resolver, lookup_resolver_alloc, lookup_on_resolved);
 }
 
 int epmd_lookup(struct epmd *epmd, const char *name, const char *host, uint64_t timeout_ms,
                 epmd_lookup_cb cb, void *ctx)
 {
-    const struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
     uint8_t request[EPMD_REQUEST_MAX];
     int len = epmd_encode_port_please2(request, name);
 
@@ -371,12 +426,15 @@ int epmd_lookup(struct epmd *epmd, const char *name, const char *host, uint64_t 
     ex->on_end = lookup_on_end;
     ex->cb = cb;
     ex->ctx = ctx;
-    int rc = uv_getaddrinfo(epmd->loop, &ex->resolve, lookup_on_resolved, host, NULL, &hints);
+    int rc;
+    if (uv_ip4_addr(host, epmd->epmd_port, &ex->address) == 0)
+        rc = exchange_connect(ex);
+    else
+        rc = lookup_resolve(ex, host);
     if (rc < 0) {
         exchange_close(ex);
         return rc;
     }
-    ex->holds++;
     DL_APPEND(epmd->lookups, ex);
     return 0;
 }

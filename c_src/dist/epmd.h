@@ -25,11 +25,12 @@ enum epmd_event {
     EPMD_PUBLISHED, /* for the first time: the creation is known */
     EPMD_FAILED,    /* could not be published, given up; status says why */
     EPMD_LOST,      /* EPMD went away; it is tried again for ever */
+    EPMD_TAKEN,     /* it is there again, but another node has our name; tried again for ever */
     EPMD_REGAINED,  /* published again after EPMD_LOST */
 };
 
-/* `status` is 0, or with FAILED and LOST a negative errno; `text` is one line for the log, good
- * during the call. */
+/* `status` is 0, or with FAILED, LOST and TAKEN a negative errno; `text` is one line for the log,
+ * good during the call. */
 typedef void (*epmd_event_cb)(void *ctx, enum epmd_event event, int status, const char *text);
 
 /*
@@ -55,8 +56,8 @@ struct epmd {
     uint8_t request[EPMD_REQUEST_MAX]; /* ALIVE2_REQ */
     int request_len;
     uint32_t creation;
-    bool is_published, was_published, daemon_started;
-    uint64_t deadline, taken_since, delay; /* ms of uv_now */
+    bool is_published, was_published, is_taken, daemon_started;
+    uint64_t deadline, taken_since, published_at, delay; /* ms of uv_now */
 };
 
 /*

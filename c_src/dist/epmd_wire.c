@@ -61,7 +61,8 @@ int epmd_parse_alive2_response(const uint8_t *answer, size_t len, uint32_t *crea
     if (len < (is_old ? 4 : 6))
         return 0;
     *creation = is_old ? get_u16(answer + 2) : get_u32(answer + 2);
-    return 1;
+    /* 0 stands for a creation that is not known. */
+    return *creation == 0 ? -EPROTO : 1;
 }
 
 int epmd_parse_port2_response(const uint8_t *answer, size_t len, uint16_t *port, uint16_t *highest)

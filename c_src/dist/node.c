@@ -3,6 +3,7 @@
 
 #include "dist/connector.h"
 #include "dist/dist_flags.h"
+#include "dist/goodbye.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -13,9 +14,7 @@
 #include <syslog.h>
 #include <utlist.h>
 
-#define LISTEN_BACKLOG   512
-#define GOODBYE_LIMIT_MS 2000 /* that node_stop waits for output to be taken */
-#define GOODBYE_LOOK_MS  10   /* between looks at what is left */
+#define LISTEN_BACKLOG 512
 
 void node_log(struct node *node, int level, const char *kind, const char *peer, const char *format,
               ...)
@@ -23,7 +22,17 @@ void node_log(struct node *node, int level, const char *kind, const char *peer, 
     va_list arguments;
 
     va_start(arguments, format);
-    node->hooks.log(node->hooks.ctx, level, kind, peer, format, arguments);
+    node->hooks.log(node->hooks.ctx, level, kind, peer, NULL, format, arguments);
+    va_end(arguments);
+}
+
+void node_log_about(struct node *node, int level, const char *kind, const char *peer,
+                    const char *about, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    node->hooks.log(node->hooks.ctx, level, kind, peer, about, format, arguments);
     va_end(arguments);
 }
 
@@ -205,11 +214,25 @@ static void on_second(uv_timer_t *timer)
     DL_FOREACH_SAFE (node->connections, c, next)
         connection_check(c);
     check_output(node);
-    if (!uv_is_active((uv_handle_t *)&node->clients))
+    if (node_creation(node) != 0 && !uv_is_active((uv_handle_t *)&node->clients))
         uv_poll_start(&node->clients, UV_READABLE, on_client);
 }
 
 /* --- EPMD --- */
+
+/* The creation is known: before, nobody could be told a pid. Who has connected meanwhile has waited
+ * in the listener's queue. */
+static void begin(struct node *node)
+{
+    int error = uv_poll_start(&node->clients, UV_READABLE, on_client);
+
+    if (error) {
+        node->hooks.failed(node->hooks.ctx, uv_strerror(error));
+        return;
+    }
+    connector_start_all(node->connectors);
+    node->hooks.ready(node->hooks.ctx, node->port);
+}
 
 static void on_epmd_event(void *ctx, enum epmd_event event, int status, const char *text)
 {
@@ -219,14 +242,14 @@ static void on_epmd_event(void *ctx, enum epmd_event event, int status, const ch
 
     switch (event) {
     case EPMD_PUBLISHED:
-        connector_start_all(node->connectors);
-        node->hooks.ready(node->hooks.ctx, node->port);
+        begin(node);
         break;
     case EPMD_LOST:
-        node_log(node, LOG_WARNING, "epmd", NULL, "%s", text);
+    case EPMD_TAKEN:
+        node_log(node, LOG_WARNING, "epmd", "EPMD", "%s", text);
         break;
     case EPMD_REGAINED:
-        node_log(node, LOG_NOTICE, "epmd", NULL, "%s", text);
+        node_log(node, LOG_NOTICE, "epmd regained", "EPMD", "%s", text);
         break;
     case EPMD_FAILED:
         snprintf(why, sizeof why, "%s cannot be registered: %s", node->name, text);
@@ -242,6 +265,7 @@ int node_init(struct node *node, const struct node_config *config)
     memset(node, 0, sizeof *node);
     node->loop = config->loop;
     node->hooks = config->hooks;
+    node->traces = config->traces;
     snprintf(node->name, sizeof node->name, "%s", config->name);
     node->name_slice = slice_of(node->name);
     memcpy(&node->listen, config->listen,
@@ -283,10 +307,10 @@ static int open_listener(struct node *node)
         (error = uv_tcp_getsockname(&node->listener, (struct sockaddr *)&address, &len)) != 0 ||
         (error = uv_fileno((uv_handle_t *)&node->listener, &fd)) != 0)
         return error;
+    /* The port is ours from here on; `begin` takes the clients. */
     if (listen(fd, LISTEN_BACKLOG) != 0)
         return -errno;
-    if ((error = uv_poll_init(node->loop, &node->clients, fd)) != 0 ||
-        (error = uv_poll_start(&node->clients, UV_READABLE, on_client)) != 0)
+    if ((error = uv_poll_init(node->loop, &node->clients, fd)) != 0)
         return error;
     node->port = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
                                                      : ((struct sockaddr_in *)&address)->sin_port);
@@ -305,28 +329,6 @@ int node_start(struct node *node)
     return epmd_publish(&node->epmd, alive, (uint16_t)node->port);
 }
 
-static void close_all(struct node *node)
-{
-    while (node->connections)
-        connection_close(node->connections, LOG_DEBUG, NULL);
-    uv_close((uv_handle_t *)&node->goodbye, NULL);
-    uv_close((uv_handle_t *)&node->end_of_turn, NULL);
-    uv_close((uv_handle_t *)&node->next_turn, NULL);
-}
-
-static void on_goodbye(uv_timer_t *timer)
-{
-    struct node *node = timer->data;
-    struct connection *c;
-    size_t pending = 0;
-
-    flush_all(node);
-    DL_FOREACH (node->connections, c)
-        pending += connection_pending(c);
-    if (pending == 0 || uv_now(node->loop) - node->stopped_at >= GOODBYE_LIMIT_MS)
-        close_all(node);
-}
-
 void node_stop(struct node *node)
 {
     if (node->stopping)
@@ -339,7 +341,7 @@ void node_stop(struct node *node)
         uv_close((uv_handle_t *)&node->clients, NULL);
     uv_close((uv_handle_t *)&node->listener, NULL);
     uv_close((uv_handle_t *)&node->second, NULL);
-    uv_timer_start(&node->goodbye, on_goodbye, 0, GOODBYE_LOOK_MS);
+    goodbye_start(node);
 }
 
 void node_free(struct node *node)

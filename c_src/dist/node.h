@@ -37,9 +37,10 @@ struct spawn_request {
 struct node_hooks {
     void *ctx;
     /* A line, level as in syslog.h, as by printf(3); `kind` and `peer` (or NULL) are for rate
-     * limits. What is not written need not be composed. */
-    void (*log)(void *ctx, int level, const char *kind, const char *peer, const char *format,
-                va_list arguments) __attribute__((format(printf, 5, 0)));
+     * limits, `about` (or NULL) names it where one line stands for many. What is not written need
+     * not be composed. */
+    void (*log)(void *ctx, int level, const char *kind, const char *peer, const char *about,
+                const char *format, va_list arguments) __attribute__((format(printf, 6, 0)));
     void (*spawn)(void *ctx, const struct spawn_request *request);
     void (*up)(void *ctx, struct connection *c);
     void (*down)(void *ctx, struct connection *c);
@@ -54,6 +55,7 @@ struct node_config {
     uv_loop_t *loop;
     const char *name; /* name@host */
     struct slice cookie;
+    bool traces;                   /* lines of level LOG_DEBUG are written */
     const struct sockaddr *listen; /* address and port (0: any) of the listener */
     struct node_hooks hooks;
 };
@@ -91,6 +93,7 @@ struct node {
     uv_idle_t next_turn;
     int port;
     bool stopping;
+    bool traces; /* whether a line of level LOG_DEBUG is worth composing */
     uint64_t stopped_at;
     struct epmd epmd;
     struct connector *connectors;
@@ -138,6 +141,10 @@ void node_note_no_memory(struct node *node, const char *peer, const char *what);
 /* Logs a line through the hook. Cheap if it is suppressed, so that whatever a peer does may log. */
 void node_log(struct node *node, int level, const char *kind, const char *peer, const char *format,
               ...) __attribute__((format(printf, 5, 6)));
+/* The same, for lines of one peer that are about many things: `about` is this one's. */
+void node_log_about(struct node *node, int level, const char *kind, const char *peer,
+                    const char *about, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
 
 /* For connection.c: what became of a connection, of one opened here that never was up, whether it
  * has output, and whether it is in line to go on with frames that it has left. */

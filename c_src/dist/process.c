@@ -218,7 +218,8 @@ void process_take_monitor(struct connection *c, const struct control *k)
         add_monitor(c, p, &k->from.pid, k->reference, control_end_is_name(&k->to));
         return;
     }
-    send_down(c, &k->to, &k->from.pid, k->reference, term_atom(room, "noproc"));
+    send_down(c, &k->to, &k->from.pid, k->reference,
+              term_atom(room, c->node->stopping ? "shutdown" : "noproc"));
 }
 
 void process_take_demonitor(struct connection *c, const struct control *k)

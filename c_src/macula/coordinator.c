@@ -269,14 +269,6 @@ static void on_suspended(struct gen_server *gs, bool suspended)
     requests_resume(co);
 }
 
-static void on_terminated(struct gen_server *gs, struct slice reason)
-{
-    struct coordinator *co = (struct coordinator *)gs;
-
-    if (co->terminated)
-        co->terminated(co->ctx, reason);
-}
-
 static void put_state(struct gen_server *gs, struct buffer *b)
 {
     status_put((struct coordinator *)gs, b);
@@ -288,7 +280,6 @@ static const struct gen_server_callbacks callbacks = {
     .info = on_info,
     .put_state = put_state,
     .suspended = on_suspended,
-    .terminated = on_terminated,
 };
 
 static void on_services_changed(void *ctx)

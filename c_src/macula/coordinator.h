@@ -74,9 +74,6 @@ struct coordinator {
     bool some_stayed;  /* when it was */
     uint8_t random[COORDINATOR_RANDOM_POOL];
     size_t random_left;
-    /* Stops the program when the process ends. */
-    void (*terminated)(void *ctx, struct slice reason);
-    void *ctx;
 };
 
 /* Starts the process. Returns 0 or a negative errno. */

@@ -63,6 +63,18 @@ void deliveries_free(struct deliveries *all)
     }
 }
 
+/* For whoever follows a session through the log: never suppressed. */
+static void trace(struct deliveries *all, const struct nat_action *a, const char *result)
+{
+    char recipient[ID_TEXT_SIZE], session[ID_TEXT_SIZE];
+
+    if (!all->mailboxes->node->traces)
+        return;
+    node_log(all->mailboxes->node, LOG_DEBUG, "delivery", NULL,
+             "PUNCH_COORDINATE to %s: session %s: %s", id_text(recipient, a->recipient_id),
+             id_text(session, a->session.session_id), result);
+}
+
 /* --- a mailbox --- */
 
 static bool send_to_mailbox(struct deliveries *all, const struct nat_action *action)
@@ -83,6 +95,7 @@ static bool send_to_mailbox(struct deliveries *all, const struct nat_action *act
     coordinate_put(b, &told);
     connection_close_frame(via);
     all->to_mailboxes++;
+    trace(all, action, "to its mailbox");
     clocks_measure(all->clocks, pid->node);
     if (known)
         note_delay(all, action->recipient_id, delay_ms);
@@ -91,20 +104,21 @@ static bool send_to_mailbox(struct deliveries *all, const struct nat_action *act
 
 /* --- the DHT as a last resort --- */
 
-static void note_failure(struct deliveries *all, struct nat_bytes recipient_id, const char *why)
+static void note_failure(struct deliveries *all, const struct nat_action *action, const char *why)
 {
     char id[ID_TEXT_SIZE];
 
     all->failed++;
-    id_text(id, recipient_id);
+    id_text(id, action->recipient_id);
     /* One line a second for all peers: where there is no way to one there is often none to any. */
-    node_log(all->mailboxes->node, LOG_WARNING, "delivery", all->mailboxes->node->name,
-             "PUNCH_COORDINATE could not be delivered to %s: %s", id, why);
+    node_log_about(all->mailboxes->node, LOG_WARNING, "delivery", all->mailboxes->node->name, id,
+                   "PUNCH_COORDINATE could not be delivered to %s: %s", id, why);
+    trace(all, action, "could not be delivered");
 }
 
 static void delivery_fail(struct delivery *d)
 {
-    note_failure(d->all, d->action.recipient_id, "no mailbox, no connection, no DHT");
+    note_failure(d->all, &d->action, "no mailbox, no connection, no DHT");
     delivery_free(d);
 }
 
@@ -136,6 +150,7 @@ static void on_stored(void *ctx, bool answered, struct slice answer)
     d->ask = NULL;
     if (answered) {
         d->all->to_dht++;
+        trace(d->all, &d->action, "to the DHT");
         delivery_free(d);
     } else {
         delivery_fail(d);
@@ -204,6 +219,7 @@ static void on_message_sent(void *ctx, bool answered, struct slice answer)
     d->ask = NULL;
     if (answered && cursor_is_atom(&c, "ok")) {
         d->all->to_connectors++;
+        trace(d->all, &d->action, "by a macula node");
         note_delay(d->all, d->action.recipient_id,
                    uv_now(d->all->services->node->loop) - d->started);
         delivery_free(d);
@@ -384,7 +400,7 @@ void delivery_start(struct deliveries *all, const struct nat_action *action)
     bool is_one_too_many = all->count >= DELIVERIES_MAX;
     struct delivery *d = has_service && !is_one_too_many ? delivery_new(all, action) : NULL;
     if (!d) {
-        note_failure(all, action->recipient_id,
+        note_failure(all, action,
                      is_one_too_many ? "too many deliveries under way"
                      : has_service   ? "no memory"
                                      : "no mailbox, no connection, no DHT");

@@ -240,20 +240,11 @@ static void on_info(struct gen_server *gs, struct slice message)
     (void)message;
 }
 
-static void on_terminated(struct gen_server *gs, struct slice reason)
-{
-    struct nat_cache *cache = (struct nat_cache *)gs;
-
-    if (cache->terminated)
-        cache->terminated(cache->ctx, reason);
-}
-
 static const struct gen_server_callbacks callbacks = {
     .call = on_call,
     .cast = on_cast,
     .info = on_info,
     .put_state = put_stats,
-    .terminated = on_terminated,
 };
 
 int nat_cache_start(struct nat_cache *cache, struct node *node)

@@ -31,9 +31,6 @@ struct nat_cache {
      */
     void (*changed)(void *ctx, const struct slice *id);
     void *changed_ctx;
-    /* Stops the program when the process ends. */
-    void (*terminated)(void *ctx, struct slice reason);
-    void *ctx;
 };
 
 /* Returns 0 or -ENOMEM. */

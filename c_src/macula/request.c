@@ -193,12 +193,29 @@ static int enter_request(struct coordinator *co, struct arguments *args,
     return error;
 }
 
+/* What a request or a report came to, for whoever follows a session through the log: never
+ * suppressed. */
+static void trace(struct coordinator *co, const char *what, struct nat_bytes one,
+                  struct nat_bytes other, struct nat_bytes session_id, const char *result)
+{
+    char one_text[ID_TEXT_SIZE], other_text[ID_TEXT_SIZE], id[ID_TEXT_SIZE];
+
+    node_log(co->node, LOG_DEBUG, what, NULL, "%s %s %s: session %s: %s", what,
+             id_text(one_text, one), id_text(other_text, other), id_text(id, session_id), result);
+}
+
 static void finish_request(struct coordinator *co, const struct caller *caller,
                            struct arguments *args)
 {
-    struct nat_session_view session;
+    struct nat_session_view session = {.session_id = {0}};
     int error = enter_request(co, args, &session);
 
+    if (co->node->traces)
+        trace(co, "request_connection", args->request.initiator_id, args->request.target_id,
+              session.session_id,
+              error == 0              ? strategy_name(session.strategy)
+              : error == -ENETUNREACH ? "relay_required"
+                                      : "overloaded");
     switch (error) {
     case 0:
         reply_session(caller, &session);
@@ -228,8 +245,10 @@ static void note_ignored(struct coordinator *co, const char *what, struct nat_by
                       : error == -ENOMEM ? "no memory"
                                          : "no room";
 
-    node_log(co->node, LOG_WARNING, what, co->server.via ? co->server.via->name : co->node->name,
-             "%s for session %s ignored: %s", what, id_text(id, session_id), why);
+    id_text(id, session_id);
+    node_log_about(co->node, LOG_WARNING, what,
+                   co->server.via ? co->server.via->name : co->node->name, id,
+                   "%s for session %s ignored: %s", what, id, why);
 }
 
 static void finish_coordinate(struct coordinator *co, struct arguments *args)
@@ -238,6 +257,9 @@ static void finish_coordinate(struct coordinator *co, struct arguments *args)
 
     if (error)
         note_ignored(co, "coordinate_punch", args->session_id, error);
+    if (co->node->traces)
+        trace(co, "coordinate_punch", args->request.initiator_id, args->request.target_id,
+              args->session_id, error ? "ignored" : "taken");
     coordinator_act(co);
 }
 
@@ -433,6 +455,12 @@ void request_coordinate(struct coordinator *co, struct cursor args)
     look_up_and_finish(co, NULL, &arguments);
 }
 
+static const char *const report_names[] = {
+    [NAT_REPORT_SUCCESS] = "success",
+    [NAT_REPORT_FAILURE] = "failure",
+    [NAT_REPORT_OTHER] = "other",
+};
+
 void request_report(struct coordinator *co, struct cursor args)
 {
     struct nat_bytes session_id = {0};
@@ -451,5 +479,8 @@ void request_report(struct coordinator *co, struct cursor args)
     int error = nat_report(co->nat, coordinator_now(co), session_id, reporter_id, report);
     if (error)
         note_ignored(co, "report_result", session_id, error);
+    if (co->node->traces)
+        trace(co, "report_result", reporter_id, nat_bytes_of(slice_of(report_names[report])),
+              session_id, error ? "ignored" : "taken");
     coordinator_act(co);
 }

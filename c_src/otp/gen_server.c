@@ -201,8 +201,8 @@ void gen_server_stop_with(struct gen_server *gs, struct slice reason)
     }
     uv_close((uv_handle_t *)&gs->backlog, NULL);
     process_exit(&gs->process, reason);
-    if (gs->callbacks->terminated)
-        gs->callbacks->terminated(gs, reason);
+    if (gs->terminated)
+        gs->terminated(gs->terminated_ctx, reason);
 }
 
 void gen_server_stop(struct gen_server *gs, const char *reason)

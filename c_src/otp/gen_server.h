@@ -6,7 +6,7 @@
  * The server is part of the caller's struct, started by gen_server_start; what the callbacks get
  * are views, valid during the call. Requests that arrive while the server is suspended are kept and
  * handed on in order when it resumes. When it ends (sys:terminate, an exit signal, gen_server_stop)
- * monitors and links are told first, then `terminated` is called, once.
+ * monitors and links are told first, then `terminated` is called, once, if somebody has set it.
  */
 #ifndef OTP_GEN_SERVER_H
 #define OTP_GEN_SERVER_H
@@ -30,7 +30,6 @@ struct gen_server_callbacks {
     void (*put_state)(struct gen_server *gs, struct buffer *b);
     /* Stops and starts whatever runs by itself; may be NULL. */
     void (*suspended)(struct gen_server *gs, bool suspended);
-    void (*terminated)(struct gen_server *gs, struct slice reason);
 };
 
 struct gen_server {
@@ -46,6 +45,9 @@ struct gen_server {
     bool has_statistics;
     uint64_t statistics_in, statistics_out; /* at their start */
     int64_t statistics_since;               /* unix seconds */
+    /* Told why it has ended, once; to be set after the start, or NULL. */
+    void (*terminated)(void *ctx, struct slice reason);
+    void *terminated_ctx;
 };
 
 /* Returns 0 or -ENOMEM, and then it has not begun. */

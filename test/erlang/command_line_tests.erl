@@ -8,6 +8,7 @@
 -define(SERVER, macula_nat_coordinator).
 -define(USAGE, 64).
 -define(UNAVAILABLE, 69).
+-define(OS_ERROR, 71).
 -define(NO_PERMISSION, 77).
 
 command_line_test_() ->
@@ -30,7 +31,14 @@ command_line_test_() ->
              {"an EPMD is started", fun epmd_is_started/0},
              {"ERL_EPMD_PORT", fun epmd_port/0},
              {"the end of stdin", fun stdin_end/0},
-             {"signals", fun signals/0}]].
+             {"signals", fun signals/0},
+             {"signals that mean nothing here", fun other_signals/0},
+             {"a log that may not grow", fun log_at_its_limit/0},
+             {"standard descriptors that are closed", fun closed_descriptors/0},
+             {"too few descriptors", fun few_descriptors/0},
+             {"the cookie is in no environment", fun wiped_cookie/0},
+             {"refusals are counted by address", fun refusals/0},
+             {"a session can be traced", fun traced/0}]].
 
 %%% Usage
 
@@ -79,7 +87,7 @@ help_and_version() ->
      || Option <- ["--sname", "--name", "--cookie-file", "--listen", "--port", "--connect", "--punch-timeout-ms",
                    "--max-punch-attempts", "--coordination-delay-ms", "--lookup-timeout-ms", "--profile-cache-ttl-ms",
                    "--session-ttl-s", "--max-sessions", "--strategy-rules", "--log-level", "--exit-on-stdin-eof",
-                   "--help", "--version"]],
+                   "--help", "--version", " 1 ended by", " 64 ", "69 ", " 71 ", " 77 "]],
     ?assertMatch({0, ["macula_nat_cnode " ++ _], []}, run(["--version"], #{})).
 
 %%% Names and ports
@@ -159,8 +167,10 @@ refused_cookies() ->
          File = cookie_file(Text, Mode),
          refused_cookie(["--cookie-file", File], #{cookie => none}),
          refused_cookie([], #{cookie => none, env => [{"HOME", home_with(File)}]})
-     end || {Text, Mode} <- [{"", 8#400}, {"\n", 8#400}, {"secret", 8#444}, {"secret", 8#440}, {"secret", 8#604},
+     end || {Text, Mode} <- [{"", 8#400}, {"\n", 8#400}, {"secret", 8#444}, {"secret", 8#460}, {"secret", 8#604},
                              {"a\0b", 8#400}, {"zwei\nzeilen", 8#400}, {lists:duplicate(5000, $a), 8#400}]],
+    %% As erl does; a file that is named may be readable by its group.
+    refused_cookie([], #{cookie => none, env => [{"HOME", home_with(cookie_file("secret", 8#440))}]}),
     refused_cookie(["--cookie-file", temporary("missing")], #{cookie => none}),
     refused_cookie(["--cookie-file", directory()], #{cookie => none}),
     %% A port cannot set a variable to nothing, env can.
@@ -184,6 +194,7 @@ given_cookies() ->
                       end
               end,
     with(#{cookie => none, args => ["--cookie-file", File]}, Accepts(from_file)),
+    with(#{cookie => none, args => ["--cookie-file", cookie_file("for_the_group\n", 8#440)]}, Accepts(for_the_group)),
     with(#{cookie => none, env => [{"HOME", home_with(File)}]}, Accepts(from_file)),
     with(#{cookie => "from_environment", args => ["--cookie-file", File]}, Accepts(from_environment)).
 
@@ -295,6 +306,99 @@ signals() ->
          receive {'DOWN', Monitor, process, _, Reason} -> ?assertEqual(shutdown, Reason) end,
          ?assertNot(lists:keymember(Name, 1, cnode:epmd_names()))
      end || Signal <- ["TERM", "INT"]].
+
+other_signals() ->
+    cnode:with(#{}, fun(#{node := Node} = Handle) ->
+        [begin
+             cnode:signal(Handle, Signal),
+             _ = cnode:await_log(Handle, ["notice SIG", Signal, " ignored"]),
+             answers(Node)
+         end || Signal <- ["HUP", "USR1", "USR2"]]
+    end).
+
+%% `ulimit -f`, and a full file system: the lines are lost, and nothing else.
+log_at_its_limit() ->
+    File = temporary("stderr"),
+    Refuse = fun(#{node := Node}) ->
+        [?assertMatch({error, _}, raw_dist:connect(Node, #{name => 'raw_refused@127.0.0.1', cookie => wrong,
+                                                           from => {127, 0, 2, I}})) || I <- lists:seq(1, 20)],
+        answers(Node)
+    end,
+    cnode:with(shell("ulimit -f 1; exec \"$@\" 2>\"$0\"", File), Refuse),
+    ?assert(filelib:file_size(File) =< 1024),
+    cnode:with(shell("exec \"$@\" 2>/dev/full", File), Refuse).
+
+%% Without stdout there is no line that says when it is ready.
+closed_descriptors() ->
+    [begin
+         #{program := Sh, node_args := Args} = shell("exec \"$@\" " ++ Closed, ""),
+         Name = hd(string:split(lists:last(Args), "@")),
+         Port = open_port({spawn_executable, Sh}, [{args, Args}, {env, [{"MACULA_NAT_COOKIE", cnode:cookie()}]},
+                                                   exit_status, hide]),
+         {os_pid, OsPid} = erlang:port_info(Port, os_pid),
+         cnode:await(fun() -> lists:keymember(Name, 1, cnode:epmd_names()) end),
+         answers(list_to_atom(lists:last(Args))),
+         [] = os:cmd(lists:concat(["kill -TERM ", OsPid])),
+         receive {Port, {exit_status, Status}} -> ?assertEqual({Closed, 0}, {Closed, Status}) end
+     end || Closed <- ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"]].
+
+few_descriptors() ->
+    [begin
+         {Status, Lines} = cnode:run(shell("ulimit -n " ++ integer_to_list(Count) ++ "; exec \"$@\"", "")),
+         ?assertMatch({Count, ?OS_ERROR, [_]}, {Count, Status, Lines}),
+         ?assertNotEqual(nomatch, string:find(hd(Lines), "file descriptors"))
+     end || Count <- [4, 5, 6, 8, 12, 16]].
+
+%% The program in a shell's hands: `$0' and `"$@"' are the file and the program's command line.
+shell(Script, File) ->
+    #{program => "/bin/sh",
+      node_args => ["-c", Script, File, cnode:command(), "--name", cnode:unique("shell") ++ "@127.0.0.1"]}.
+
+%% Neither in that of the program, nor in that of the EPMD which it has started.
+wiped_cookie() ->
+    Port = integer_to_list(cnode:free_port()),
+    Cookie = "a_cookie_that_is_wiped",
+    with(#{cookie => Cookie, env => [{"ERL_EPMD_PORT", Port}]}, fun(#{os_pid := OsPid}, _) ->
+        {ok, Own} = file:read_file(lists:concat(["/proc/", OsPid, "/environ"])),
+        ?assertNotEqual(nomatch, binary:match(Own, list_to_binary("ERL_EPMD_PORT=" ++ Port))),
+        ?assertEqual(nomatch, binary:match(Own, list_to_binary(Cookie))),
+        [?assertEqual(nomatch, binary:match(Environment, list_to_binary(Cookie))) || Environment <- epmds_of(Port)],
+        ?assertNotEqual([], epmds_of(Port))
+    end),
+    ?assertEqual("Killed\n", os:cmd("epmd -port " ++ Port ++ " -kill")).
+
+%% The environments of the EPMDs that were started with this port.
+epmds_of(Port) ->
+    [Environment || Dir <- filelib:wildcard("/proc/[0-9]*"),
+                    {ok, <<"epmd\n">>} <- [file:read_file(Dir ++ "/comm")],
+                    {ok, Environment} <- [file:read_file(Dir ++ "/environ")],
+                    binary:match(Environment, list_to_binary("ERL_EPMD_PORT=" ++ Port ++ [0])) =/= nomatch].
+
+%% Who has the wrong cookie may claim a name of its own each time: it is one host all the same.
+refusals() ->
+    with(#{}, fun(#{node := Node}, File) ->
+        Merged = "more from 127.0.3.1 suppressed: raw_claimed|\\([0-9]+ like it suppressed: raw_claimed",
+        cnode:await(fun() ->
+            [{error, _} = raw_dist:connect(Node, #{name => list_to_atom(cnode:unique("raw_claimed") ++ "@127.0.0.1"),
+                                                   cookie => wrong, from => {127, 0, 3, 1}}) || _ <- lists:seq(1, 20)],
+            lists:any(fun(Line) -> re:run(Line, Merged, [{capture, none}]) =:= match end, lines(File))
+        end)
+    end).
+
+traced() ->
+    Peer = list_to_binary(cnode:unique("traced")),
+    cnode:with(#{args => ["--log-level", "debug"]}, fun(#{node := N} = Handle) ->
+        ok = gen_server:call({?SERVER, N}, {attach_peer, Peer}),
+        {ok, hole_punch, Session} = gen_server:call({?SERVER, N}, {request_connection, Peer, <<"other">>, #{}}),
+        receive {punch_coordinate, _} -> ok end,
+        ok = gen_server:cast({?SERVER, N}, {report_result, Session, Peer, success}),
+        Quoted = re:replace(Session, "[+]", "\\\\+", [global, {return, list}]),
+        [cnode:await_log(Handle, ["debug ", Before, binary_to_list(Peer), After, ": session ", Quoted, ": ", Result])
+         || {Before, After, Result} <- [{"request_connection ", " other", "hole_punch"},
+                                        {"PUNCH_COORDINATE to ", "", "to its mailbox"},
+                                        {"report_result ", " success", "taken"}]],
+        cnode:await_log(Handle, ["debug PUNCH_COORDINATE to other: session ", Quoted, ": could not be delivered"])
+    end).
 
 %%% Helpers
 

@@ -16,7 +16,11 @@ endings_test_() ->
         {"a node goes that the coordinator is linked to twice", fun coordinator_linked_twice/0},
         {"a linked process ends abnormally", fun linked_process_ends/0},
         {"what had waited ends the process that hands it on", fun ended_by_what_waited/0},
-        {"a request in the packet that ends the program", fun request_after_the_end/0}
+        {"a request in the packet that ends the program", fun request_after_the_end/0},
+        {"every way to end a process ends the program", fun any_process_ends/0},
+        {"SIGTERM under load: who waits is told why", fun under_load/0},
+        {"gen_server:stop/1 is the first call", fun first_call/0},
+        {"SIGTERM while a host name is looked up", fun while_resolving/0}
     ]].
 
 %% The worker waits for the coordinator, which is suspended.
@@ -88,6 +92,74 @@ request_after_the_end() ->
         ?assertEqual(0, cnode:await_exit(Handle))
     end).
 
+%% One of a program's own processes is not missed without a word.
+any_process_ends() ->
+    [with(fun(#{node := N} = Handle) ->
+         ?assertEqual({Name, ok}, {Name, gen_server:stop({Name, N})}),
+         ?assertEqual({Name, 0}, {Name, cnode:await_exit(Handle)})
+     end) || Name <- [?SERVER, macula_nat_cache, rex, net_kernel]].
+
+%% Callers that never stop calling, each of which watches the coordinator as well: the reason of the end arrives, as
+%% nothing that was sent before is lost. A call ends like it, or, if it began too late, for want of a connection.
+under_load() ->
+    in_parallel(3, fun(_) ->
+        with(fun(#{node := N} = Handle) ->
+            Peer = cnode:peer(),
+            Callers = cnode:on(Peer, fun() -> [caller(N) || _ <- lists:seq(1, 64)] end),
+            cnode:signal(Handle, "TERM"),
+            Told = cnode:on(Peer, fun() -> [begin C ! {tell, self()}, receive {C, Seen} -> Seen end end || C <- Callers] end),
+            ?assertEqual([shutdown], lists:usort([Watched || {Watched, _} <- Told])),
+            ?assertEqual([], lists:usort([Call || {_, Call} <- Told]) -- [shutdown, noconnection, {nodedown, N}]),
+            ?assertEqual(0, cnode:await_exit(Handle)),
+            cnode:peer_stop(Peer)
+        end)
+    end).
+
+%% A process that calls until that fails: why that was, and what the monitor said that it has had all the while.
+caller(N) ->
+    Self = self(),
+    Caller = spawn(fun() ->
+        Ref = monitor(process, ?AT(N)),
+        [] = gen_server:call(?AT(N), get_pending),
+        Self ! {self(), calls},
+        Failed = call_on(N),
+        receive {'DOWN', Ref, process, _, Watched} -> receive {tell, From} -> From ! {self(), {Watched, Failed}} end end
+    end),
+    receive {Caller, calls} -> Caller end.
+
+call_on(N) ->
+    try gen_server:call(?AT(N), get_pending) of
+        [] -> call_on(N)
+    catch
+        exit:{Reason, _} -> Reason
+    end.
+
+%% What a node says by itself when it has connected lies unread when the program ends.
+first_call() ->
+    in_parallel(4, fun(_) ->
+        [with(fun(#{node := N} = Handle) ->
+             ?assertEqual(ok, gen_server:stop(?AT(N))),
+             ?assertEqual(0, cnode:await_exit(Handle))
+         end) || _ <- lists:seq(1, 10)]
+    end).
+
+%% A name server that does not answer for minutes. Only this program asks it, in a mount namespace of its own.
+while_resolving() ->
+    os:cmd("id -u") =:= "0\n" orelse cnode:skip("it needs root"),
+    os:cmd("unshare --mount -- true >/dev/null 2>&1 && echo ok") =:= "ok\n" orelse cnode:skip("namespaces are not allowed here"),
+    {ok, Server} = gen_udp:open(53, [binary, {ip, {127, 0, 0, 99}}]),
+    Resolv = filename:join(os:getenv("TMPDIR", "/tmp"), cnode:unique("resolv")),
+    ok = file:write_file(Resolv, "nameserver 127.0.0.99\noptions timeout:30 attempts:5\n"),
+    Mounted = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"",
+    Handle = cnode:start(#{
+        program => os:find_executable("unshare"),
+        node_args => ["--mount", "--", "sh", "-c", Mounted, Resolv, cnode:command(),
+                      "--name", cnode:unique("resolving") ++ "@127.0.0.1", "--connect", "a@nowhere.example"]
+    }),
+    receive {udp, Server, _, _, _} -> ok end,
+    ?assertEqual(0, cnode:stop(Handle)),
+    gen_udp:close(Server).
+
 %%%-------------------------------------------------------------------
 %%% Helpers
 %%%-------------------------------------------------------------------
@@ -101,6 +173,10 @@ with(Test) ->
         ?assertEqual([], [Line || Line <- cnode:log(Handle), re:run(Line, "Sanitizer|runtime error:", [{capture, none}]) =:= match]),
         cnode:kill(Handle)
     end.
+
+in_parallel(Count, Fun) ->
+    Workers = [spawn_monitor(fun() -> Fun(I) end) || I <- lists:seq(1, Count)],
+    ?assertEqual([normal], lists:usort([receive {'DOWN', Ref, process, Pid, Reason} -> Reason end || {Pid, Ref} <- Workers])).
 
 connect(Handle, Number) ->
     hostile:connect(Handle, hostile:raw_name("endings", Number)).

@@ -18,6 +18,7 @@ life_test_() ->
             {"an idle connection with a net_ticktime of 4 s stays up for 12 s", fun idle/0},
             {"EPMD killed and started again", fun epmd_comes_back/0},
             {"EPMD is started if there is none", fun epmd_is_started/0},
+            {"nobody is answered before EPMD has given a creation", fun no_creation_yet/0},
             {"SIGTERM", fun() -> ends("TERM") end},
             {"SIGINT", fun() -> ends("INT") end},
             {"SIGTERM while output is queued", fun queued_at_the_end/0},
@@ -195,6 +196,34 @@ epmd_is_started() ->
     after
         os:cmd(io_lib:format("epmd -port ~b -kill", [Port]))
     end.
+
+%% An EPMD that answers late. Who has connected meanwhile waits, and is told the creation.
+no_creation_yet() ->
+    {ok, Epmd} = gen_tcp:listen(0, [binary, {ip, {127, 0, 0, 1}}, {active, false}]),
+    {ok, EpmdPort} = inet:port(Epmd),
+    Port = cnode:free_port(),
+    Name = cnode:unique("late"),
+    Node = list_to_atom(Name ++ "@127.0.0.1"),
+    Self = self(),
+    Starter = spawn_link(fun() ->
+        cnode:with(#{name => Name, args => ["--port", integer_to_list(Port)],
+                     env => [{"ERL_EPMD_PORT", integer_to_list(EpmdPort)}]},
+                   fun(_) -> Self ! {self(), ready}, receive stop -> ok end end),
+        Self ! {self(), ended}
+    end),
+    {ok, Registration} = gen_tcp:accept(Epmd),
+    {ok, <<_:16, 120, Port:16, _/binary>>} = gen_tcp:recv(Registration, 0),
+    {ok, #{socket := Socket} = Peer} =
+        raw_dist:connect(Node, #{name => hostile:raw_name("early"), port => Port, stop => name}),
+    ?assertEqual({error, timeout}, gen_tcp:recv(Socket, 0, 300)),
+    ok = gen_tcp:send(Registration, <<118, 0, 77:32>>),
+    ?assertMatch({ok, <<3:16, "sok", _:16, "N", _Flags:64, _Challenge:32, 77:32>>}, gen_tcp:recv(Socket, 24)),
+    receive {Starter, ready} -> ok end,
+    raw_dist:close(Peer),
+    Starter ! stop,
+    receive {Starter, ended} -> ok end,
+    gen_tcp:close(Registration),
+    gen_tcp:close(Epmd).
 
 ends(Signal) ->
     Peers = [cnode:peer(), cnode:peer()],

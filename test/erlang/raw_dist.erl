@@ -26,6 +26,7 @@
                      cookie => atom(),
                      flags => non_neg_integer(),
                      creation => non_neg_integer(),
+                     from => inet:ip_address(),         % of this end, default the kernel's choice
                      raw_name => iodata(),
                      port => inet:port_number(),
                      alive => true | false,
@@ -136,7 +137,8 @@ open(Node, Options) ->
                #{port := Known} -> Known;
                #{} -> {ok, Found} = epmd_lookup(Alive), Found
            end,
-    {ok, Socket} = gen_tcp:connect(Host, Port, socket_options(), ?TIMEOUT),
+    From = [{ip, Address} || #{from := Address} <- [Options]],
+    {ok, Socket} = gen_tcp:connect(Host, Port, From ++ socket_options(), ?TIMEOUT),
     new_peer(Socket, Options).
 
 %% @doc Go on with the handshake until the step.

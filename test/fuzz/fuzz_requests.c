@@ -30,12 +30,12 @@ struct fuzzed {
 
 static struct fuzzed f;
 
-static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *format,
-                   va_list arguments)
+static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *about,
+                   const char *format, va_list arguments)
 {
     char text[512];
 
-    (void)ctx, (void)level, (void)kind, (void)peer;
+    (void)ctx, (void)level, (void)kind, (void)peer, (void)about;
     fuzz_check(vsnprintf(text, sizeof text, format, arguments) > 0);
 }
 

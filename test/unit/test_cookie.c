@@ -244,15 +244,43 @@ END_TEST
 
 START_TEST(a_file_that_others_can_access_is_refused)
 {
-    static const mode_t modes[] = {0440, 0404, 0420, 0402, 0410, 0401, 0644, 0777};
+    static const mode_t modes[] = {0404, 0420, 0402, 0410, 0401, 0444, 0460, 0644, 0777};
 
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
         const char *path = write_file("file", "SECRET", 6, modes[i]);
-        ck_refused(path, -EACCES, "accessible by its owner only");
+        ck_refused(path, -EACCES, "must not be accessible by others");
         ck_assert_int_eq(unlink(path), 0);
     }
-    write_file(".erlang.cookie", "SECRET", 6, 0640);
+    write_file(".erlang.cookie", "SECRET", 6, 0440);
     ck_refused(NULL, -EACCES, "accessible by its owner only");
+}
+END_TEST
+
+/* As secrets are handed to a service. */
+START_TEST(a_named_file_may_be_readable_by_its_group)
+{
+    static const mode_t modes[] = {0440, 0640};
+
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        const char *path = write_file("file", "A", 1, modes[i]);
+        ck_assert_msg(load(path) == 0, "%s", error);
+        if (geteuid() == 0) {
+            ck_assert_int_eq(chown(path, 65534, 65534), 0);
+            ck_refused(path, -EACCES, "owned neither by root nor by this user");
+        }
+        ck_assert_int_eq(unlink(path), 0);
+    }
+}
+END_TEST
+
+START_TEST(the_variable_is_wiped)
+{
+    setenv("MACULA_NAT_COOKIE", "SECRET", 1);
+    const char *value = getenv("MACULA_NAT_COOKIE");
+    ck_assert_int_eq(load(NULL), 0);
+    ck_assert_str_eq(cookie, "SECRET");
+    ck_assert_ptr_null(getenv("MACULA_NAT_COOKIE"));
+    ck_assert_mem_eq(value, "\0\0\0\0\0\0", 6);
 }
 END_TEST
 
@@ -291,6 +319,8 @@ Suite *suite_cookie(void)
     tcase_add_test(tests, wrong_contents_are_refused_and_not_shown);
     tcase_add_test(tests, the_longest_cookie_has_255_characters);
     tcase_add_test(tests, a_file_that_others_can_access_is_refused);
+    tcase_add_test(tests, a_named_file_may_be_readable_by_its_group);
+    tcase_add_test(tests, the_variable_is_wiped);
     tcase_add_test(tests, what_is_no_regular_file_is_refused);
     tcase_add_test(tests, a_file_that_is_not_there_is_refused_and_not_made);
     suite_add_tcase(suite, tests);

@@ -6,12 +6,17 @@
 #include <arpa/inet.h>
 #include <check.h>
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -58,6 +63,9 @@ START_TEST(test_alive2_response)
     ck_assert_int_eq(epmd_parse_alive2_response((const uint8_t *)"v\1", 2, &creation), -EADDRINUSE);
     ck_assert_int_eq(epmd_parse_alive2_response((const uint8_t *)"y\1", 2, &creation), -EADDRINUSE);
     ck_assert_int_eq(epmd_parse_alive2_response((const uint8_t *)"H", 1, &creation), -EPROTO);
+    /* Pids would look as if their creation were not known. */
+    ck_assert_int_eq(epmd_parse_alive2_response((const uint8_t *)"v\0\0\0\0\0", 6, &creation),
+                     -EPROTO);
 }
 END_TEST
 
@@ -320,6 +328,147 @@ START_TEST(test_silent_epmd)
 }
 END_TEST
 
+/* What a double of EPMD does with one connection after the other, and then with all others. */
+struct turn {
+    const char *answer;
+    size_t len;
+    bool floods, closes;
+};
+
+/* It dies with the test. */
+static pid_t start_double(const struct turn *turns, size_t count)
+{
+    static const uint8_t flood[65536];
+    uint8_t request[EPMD_REQUEST_MAX];
+    int listener = listen_on_free_port();
+
+    ck_assert_int_eq(listen(listener, 5), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (size_t i = 0;; i += i < count - 1) {
+            int fd = accept(listener, NULL, NULL);
+            if (read(fd, request, sizeof request) <= 0 ||
+                send(fd, turns[i].answer, turns[i].len, MSG_NOSIGNAL) < 0)
+                _exit(1);
+            while (turns[i].floods && send(fd, flood, sizeof flood, MSG_NOSIGNAL) > 0)
+                ;
+            if (turns[i].closes)
+                close(fd);
+        }
+    }
+    close(listener);
+    return pid;
+}
+
+#define CREATION_5 "v\0\0\0\0\5", 6
+#define TAKEN      "v\1\0\0\0\0", 6
+
+START_TEST(test_name_taken_while_epmd_was_away)
+{
+    static const struct turn turns[] = {{CREATION_5, false, true},
+                                        {TAKEN, false, true},
+                                        {TAKEN, false, true},
+                                        {CREATION_5, false, false}};
+    pid_t pid = start_double(turns, 4);
+    struct client a;
+
+    client_publish(&a, "one", 1234);
+    ck_assert_int_eq(a.event, EPMD_PUBLISHED);
+    wait_event(&a);
+    ck_assert_int_eq(a.event, EPMD_LOST);
+    wait_event(&a);
+    ck_assert_int_eq(a.event, EPMD_TAKEN); /* once, though it is found taken twice */
+    ck_assert_int_eq(a.status, -EADDRINUSE);
+    wait_event(&a);
+    ck_assert_int_eq(a.event, EPMD_REGAINED);
+    epmd_free(&a.epmd);
+    stop_epmd(pid);
+}
+END_TEST
+
+START_TEST(test_epmd_that_talks_on)
+{
+    static const struct turn turns[] = {{CREATION_5, true, true}};
+    pid_t pid = start_double(turns, 1);
+    struct client a;
+
+    client_publish(&a, "one", 1234);
+    while (a.event != EPMD_LOST)
+        wait_event(&a);
+    ck_assert_int_eq(a.status, -EPROTO);
+    epmd_free(&a.epmd);
+    stop_epmd(pid);
+}
+END_TEST
+
+/* The time between attempts grows as long as no publication lasts. */
+START_TEST(test_epmd_that_closes_again_and_again)
+{
+    static const struct turn turns[] = {{CREATION_5, false, true}};
+    pid_t pid = start_double(turns, 1);
+    struct client a;
+
+    client_publish(&a, "one", 1234);
+    ck_assert_int_eq(a.event, EPMD_PUBLISHED);
+    for (int i = 1; i <= 4; i++) {
+        wait_event(&a);
+        ck_assert_int_eq(a.event, EPMD_LOST);
+        ck_assert_uint_eq(a.epmd.delay, 100U << i);
+        wait_event(&a);
+        ck_assert_int_eq(a.event, EPMD_REGAINED);
+    }
+    epmd_free(&a.epmd);
+    stop_epmd(pid);
+}
+END_TEST
+
+/* From now on no thread can be made, as where a limit on them is reached. */
+static void refuse_threads(void)
+{
+    struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 4, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 2),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 2, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAGAIN),
+    };
+    const struct sock_fprog program = {sizeof rules / sizeof rules[0], rules};
+
+    ck_assert_int_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+/* A name is not looked up then; an address needs no thread. */
+START_TEST(test_no_thread_to_be_had)
+{
+    pid_t pid = start_epmd();
+    struct client a;
+
+    client_publish(&a, "one", 1234);
+    refuse_threads();
+    ck_assert_int_eq(epmd_lookup(&a.epmd, "one", "localhost", 5000, on_lookup, &a), -EAGAIN);
+    ck_assert_int_eq(lookup(&a, "one", "127.0.0.1"), 0);
+    ck_assert_uint_eq(a.port, 1234);
+    epmd_free(&a.epmd);
+    stop_epmd(pid);
+}
+END_TEST
+
+START_TEST(test_host_that_is_not_known)
+{
+    struct client a = {.events = 0};
+
+    ck_assert_int_eq(epmd_init(&a.epmd, &loop, on_event, &a), 0);
+    ck_assert_int_lt(lookup(&a, "one", "nowhere.invalid"), 0);
+    ck_assert_int_ne(a.lookup_status, -ENOENT);
+    epmd_free(&a.epmd);
+}
+END_TEST
+
 /* Free at every turn of the loop that a publication and three lookups take: nothing is reported,
  * nothing left open. */
 START_TEST(test_free_at_any_time)
@@ -379,6 +528,11 @@ Suite *suite_epmd(void)
     tcase_add_test(real, test_absent_epmd_is_started);
     tcase_add_test(real, test_no_epmd_to_be_had);
     tcase_add_test(real, test_silent_epmd);
+    tcase_add_test(real, test_name_taken_while_epmd_was_away);
+    tcase_add_test(real, test_epmd_that_talks_on);
+    tcase_add_test(real, test_epmd_that_closes_again_and_again);
+    tcase_add_test(real, test_no_thread_to_be_had);
+    tcase_add_test(real, test_host_that_is_not_known);
     tcase_add_test(real, test_free_at_any_time);
     tcase_add_test(real, test_bad_port_in_the_environment);
     suite_add_tcase(suite, real);

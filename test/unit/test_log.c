@@ -12,6 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 Suite *suite_log(void);
@@ -183,53 +186,53 @@ END_TEST
 
 START_TEST(one_line_a_second_of_a_kind_from_a_peer)
 {
-    log_event_at(5000, LOG_INFO, "kind", "a@h", "first");
+    log_event_at(5000, LOG_INFO, "kind", "a@h", NULL, "first");
     ck_assert_str_eq(take_line(), "info first");
     for (int i = 0; i < 41; i++)
-        log_event_at(5000 + 24 * (uint64_t)i, LOG_INFO, "kind", "a@h", "again");
+        log_event_at(5000 + 24 * (uint64_t)i, LOG_INFO, "kind", "a@h", NULL, "again");
     ck_assert_str_eq(take(), "");
-    log_event_at(5999, LOG_INFO, "kind", "a@h", "again");
+    log_event_at(5999, LOG_INFO, "kind", "a@h", NULL, "again");
     ck_assert_str_eq(take(), "");
-    log_event_at(6000, LOG_INFO, "kind", "a@h", "next");
+    log_event_at(6000, LOG_INFO, "kind", "a@h", NULL, "next");
     ck_assert_str_eq(take_line(), "info next (42 like it suppressed)");
-    log_event_at(7000, LOG_INFO, "kind", "a@h", "last");
+    log_event_at(7000, LOG_INFO, "kind", "a@h", NULL, "last");
     ck_assert_str_eq(take_line(), "info last");
 }
 END_TEST
 
 START_TEST(other_kinds_and_peers_are_not_suppressed)
 {
-    log_event_at(5000, LOG_INFO, "kind", "a@h", "1");
-    log_event_at(5000, LOG_INFO, "other", "a@h", "2");
-    log_event_at(5000, LOG_INFO, "kind", "b@h", "3");
-    log_event_at(5000, LOG_INFO, "kind", NULL, "4");
-    log_event_at(5000, LOG_INFO, "kind", NULL, "5");
+    log_event_at(5000, LOG_INFO, "kind", "a@h", NULL, "1");
+    log_event_at(5000, LOG_INFO, "other", "a@h", NULL, "2");
+    log_event_at(5000, LOG_INFO, "kind", "b@h", NULL, "3");
+    log_event_at(5000, LOG_INFO, "kind", NULL, NULL, "4");
+    log_event_at(5000, LOG_INFO, "kind", NULL, NULL, "5");
     ck_assert_uint_eq(count_lines(take()), 5);
 }
 END_TEST
 
 START_TEST(a_count_is_told_when_the_next_line_comes)
 {
-    log_event_at(5000, LOG_NOTICE, "kind", "a@h", "first");
-    log_event_at(5001, LOG_NOTICE, "kind", "a@h", "again");
-    log_event_at(5002, LOG_NOTICE, "kind", "a@h", "again");
+    log_event_at(5000, LOG_NOTICE, "kind", "a@h", NULL, "first");
+    log_event_at(5001, LOG_NOTICE, "kind", "a@h", NULL, "again");
+    log_event_at(5002, LOG_NOTICE, "kind", "a@h", NULL, "again");
     take();
-    log_event_at(5999, LOG_INFO, "kind", NULL, "too early");
+    log_event_at(5999, LOG_INFO, "kind", NULL, NULL, "too early");
     ck_assert_str_eq(take_line(), "info too early");
-    log_event_at(6000, LOG_INFO, "kind", NULL, "later");
+    log_event_at(6000, LOG_INFO, "kind", NULL, NULL, "later");
     const char *text = take();
     ck_assert_uint_eq(count_lines(text), 2);
     ck_assert_ptr_nonnull(strstr(text, " notice kind: 2 more from a@h suppressed\n"));
-    log_event_at(6001, LOG_INFO, "kind", "a@h", "next");
+    log_event_at(6001, LOG_INFO, "kind", "a@h", NULL, "next");
     ck_assert_str_eq(take_line(), "info next");
 }
 END_TEST
 
 START_TEST(counts_are_told_at_the_end)
 {
-    log_event_at(5000, LOG_NOTICE, "kind", "a@h", "first");
-    log_event_at(5001, LOG_NOTICE, "kind", "a@h", "again");
-    log_event_at(5001, LOG_NOTICE, "kind", "b@h", "first");
+    log_event_at(5000, LOG_NOTICE, "kind", "a@h", NULL, "first");
+    log_event_at(5001, LOG_NOTICE, "kind", "a@h", NULL, "again");
+    log_event_at(5001, LOG_NOTICE, "kind", "b@h", NULL, "first");
     take();
     log_free();
     ck_assert_str_eq(take_line(), "notice kind: 1 more from a@h suppressed");
@@ -240,12 +243,35 @@ END_TEST
 
 START_TEST(what_is_below_the_level_is_not_counted)
 {
-    log_event_at(5000, LOG_INFO, "kind", "a@h", "first");
+    log_event_at(5000, LOG_INFO, "kind", "a@h", NULL, "first");
     log_init(LOG_INFO);
-    log_event_at(5001, LOG_DEBUG, "kind", "a@h", "again");
+    log_event_at(5001, LOG_DEBUG, "kind", "a@h", NULL, "again");
     take();
-    log_event_at(6000, LOG_INFO, "kind", "a@h", "next");
+    log_event_at(6000, LOG_INFO, "kind", "a@h", NULL, "next");
     ck_assert_str_eq(take_line(), "info next");
+}
+END_TEST
+
+/* A line that stands for others names the first few that they were about, each once. */
+START_TEST(merged_lines_name_what_they_were_about)
+{
+    char about[32];
+
+    for (int i = 0; i < 100; i++) {
+        snprintf(about, sizeof about, "p%d", i / 2);
+        log_event_at(5000, LOG_WARNING, "kind", "a@h", about, "no way to %s", about);
+        log_event_at(5000, LOG_INFO, "other", "a@h", i == 1 ? "x\n" : NULL, "hello");
+    }
+    take();
+    log_event_at(6000, LOG_WARNING, "kind", "a@h", "p7", "no way to p7");
+    const char *text = take();
+    ck_assert_uint_eq(count_lines(text), 2);
+    ck_assert_ptr_nonnull(
+        strstr(text, " warning no way to p7 (99 like it suppressed: p0, p1, p2 ...)\n"));
+    ck_assert_ptr_nonnull(strstr(text, " info other: 99 more from a@h suppressed: x\\x0a\n"));
+    log_event_at(6000, LOG_WARNING, "kind", "a@h", "p8", "no way to p8");
+    log_event_at(7000, LOG_WARNING, "kind", "a@h", "p9", "no way to p9");
+    ck_assert_str_eq(take_line(), "warning no way to p9 (1 like it suppressed: p8)");
 }
 END_TEST
 
@@ -257,12 +283,12 @@ START_TEST(many_peers_do_not_grow_the_table)
 
     for (int i = 0; i < 10000; i++) {
         snprintf(peer, sizeof peer, "n%d@h", i);
-        log_event_at(5000, LOG_INFO, "kind", peer, "hello");
+        log_event_at(5000, LOG_INFO, "kind", peer, NULL, "hello");
     }
     ck_assert_uint_eq(count_lines(take()), LOG_PAIRS_MAX);
-    log_event_at(5000, LOG_INFO, "kind", NULL, "own");
+    log_event_at(5000, LOG_INFO, "kind", NULL, NULL, "own");
     ck_assert_str_eq(take_line(), "info own");
-    log_event_at(6000, LOG_INFO, "kind", "late@h", "next");
+    log_event_at(6000, LOG_INFO, "kind", "late@h", NULL, "next");
     const char *text = take();
     ck_assert_uint_eq(count_lines(text), 2);
     snprintf(peer, sizeof peer, " %d lines", 10000 - LOG_PAIRS_MAX);
@@ -270,7 +296,7 @@ START_TEST(many_peers_do_not_grow_the_table)
 
     for (int i = 0; i < 10000; i++) {
         snprintf(peer, sizeof peer, "n%d@h", i);
-        log_event_at(7000 + 10 * (uint64_t)i, LOG_INFO, "kind", peer, "hello");
+        log_event_at(7000 + 10 * (uint64_t)i, LOG_INFO, "kind", peer, NULL, "hello");
     }
     ck_assert_uint_eq(count_lines(take()), 10000); /* 100 a second are no crowd */
 }
@@ -284,9 +310,9 @@ START_TEST(long_kinds_and_peers_are_told_apart_by_their_beginning)
     memset(kind, 'k', sizeof kind);
     memset(peer, 'p', sizeof peer);
     kind[999] = peer[999] = 0;
-    log_event_at(5000, LOG_INFO, kind, peer, "first");
+    log_event_at(5000, LOG_INFO, kind, peer, NULL, "first");
     peer[998] = 'q';
-    log_event_at(5000, LOG_INFO, kind, peer, "again");
+    log_event_at(5000, LOG_INFO, kind, peer, NULL, "again");
     ck_assert_str_eq(take_line(), "info first");
 }
 END_TEST
@@ -309,6 +335,68 @@ START_TEST(a_full_pipe_costs_lines_but_no_time)
     ck_assert_ptr_nonnull(strstr(text, expected));
     log_event(LOG_INFO, "kind", NULL, "once");
     ck_assert_str_eq(take_line(), "info once");
+}
+END_TEST
+
+/* A terminal whose reader has stopped says that it takes data, and then takes a part of a line. */
+START_TEST(a_terminal_that_takes_no_more_costs_lines_but_no_time)
+{
+    struct termios raw;
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK);
+    int flags;
+
+    ck_assert_int_ge(master, 0);
+    ck_assert_int_eq(grantpt(master) | unlockpt(master), 0);
+    int terminal = open(ptsname(master), O_RDWR | O_NOCTTY);
+    ck_assert_int_ge(terminal, 0);
+    ck_assert_int_eq(tcgetattr(terminal, &raw), 0);
+    flags = fcntl(terminal, F_GETFL);
+    ck_assert_int_eq(dup2(terminal, STDERR_FILENO), STDERR_FILENO);
+    log_init(LOG_DEBUG);
+    for (int i = 0; i < 2000; i++)
+        log_event(LOG_INFO, "kind", NULL, "a line that is a little longer than the shortest ones");
+    ck_assert_int_eq(fcntl(terminal, F_GETFL), flags);
+
+    close(reader);
+    reader = master;
+    size_t written = count_lines(take());
+    ck_assert_uint_gt(written, 0);
+    ck_assert_uint_lt(written, 2000);
+    log_event(LOG_INFO, "kind", NULL, "again");
+    const char *text = take();
+    ck_assert_ptr_nonnull(strstr(text, " log lines dropped"));
+    ck_assert_ptr_nonnull(strstr(text, " info again\r\n"));
+    close(terminal);
+}
+END_TEST
+
+/* What a full disk takes of a line is not run together with the next one. */
+START_TEST(a_file_that_may_not_grow_costs_lines)
+{
+    const struct rlimit small = {200, RLIM_INFINITY}, none = {RLIM_INFINITY, RLIM_INFINITY};
+    FILE *file = tmpfile();
+    struct stat info;
+
+    ck_assert_ptr_nonnull(file);
+    signal(SIGXFSZ, SIG_IGN);
+    ck_assert_int_eq(dup2(fileno(file), STDERR_FILENO), STDERR_FILENO);
+    log_init(LOG_DEBUG);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
+    for (int i = 0; i < 10; i++)
+        log_event(LOG_INFO, "kind", NULL, "a line that is a little longer than the shortest ones");
+    ck_assert_int_eq(fstat(fileno(file), &info), 0);
+    ck_assert_int_eq(info.st_size, 200);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &none), 0);
+    log_event(LOG_INFO, "kind", NULL, "again");
+
+    close(reader);
+    reader = dup(fileno(file));
+    lseek(reader, 0, SEEK_SET);
+    const char *text = take();
+    ck_assert_uint_eq(count_lines(text), 5);
+    ck_assert_ptr_nonnull(strstr(text, "warning 8 log lines dropped"));
+    ck_assert_ptr_nonnull(strstr(text, "info again\n"));
+    fclose(file);
 }
 END_TEST
 
@@ -340,9 +428,12 @@ Suite *suite_log(void)
     tcase_add_test(tests, a_count_is_told_when_the_next_line_comes);
     tcase_add_test(tests, counts_are_told_at_the_end);
     tcase_add_test(tests, what_is_below_the_level_is_not_counted);
+    tcase_add_test(tests, merged_lines_name_what_they_were_about);
     tcase_add_test(tests, many_peers_do_not_grow_the_table);
     tcase_add_test(tests, long_kinds_and_peers_are_told_apart_by_their_beginning);
     tcase_add_test(tests, a_full_pipe_costs_lines_but_no_time);
+    tcase_add_test(tests, a_terminal_that_takes_no_more_costs_lines_but_no_time);
+    tcase_add_test(tests, a_file_that_may_not_grow_costs_lines);
     tcase_add_test(tests, a_reader_that_is_gone_is_no_signal);
     suite_add_tcase(suite, tests);
     return suite;

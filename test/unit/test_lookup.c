@@ -27,9 +27,10 @@ static struct lookup lookup;
 static char logged[200];
 static size_t found, unknown;
 
-static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *format,
-                   va_list arguments)
+static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *about,
+                   const char *format, va_list arguments)
 {
+    (void)about;
     (void)ctx;
     (void)level;
     (void)kind;

@@ -43,11 +43,11 @@ static void on_exit_signal(struct process *p, struct slice reason)
     note(slice_is(name, "boom") ? "exit boom" : "exit");
 }
 
-static void on_log(void *ctx, int level, const char *kind, const char *name, const char *format,
-                   va_list arguments)
+static void on_log(void *ctx, int level, const char *kind, const char *name, const char *about,
+                   const char *format, va_list arguments)
 {
     char text[500];
-    (void)ctx;
+    (void)ctx, (void)about;
 
     vsnprintf(text, sizeof text, format, arguments);
     ck_assert_int_eq(level, LOG_WARNING);

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Standard input, where its end is to be the end of the program. */
+#ifndef INPUT_H
+#define INPUT_H
+
+#include <uv.h>
+
+struct input {
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_pipe_t pipe;
+        uv_tty_t tty;
+        uv_timer_t timer;
+    };
+    void (*on_end)(void *ctx);
+    void *ctx;
+};
+
+/*
+ * Reads and ignores standard input; `on_end` is called when it has ended, never from within this
+ * call. The struct, all zero before, is the caller's, and must outlive input_close. Returns 0 or
+ * libuv's error.
+ */
+int input_watch(struct input *in, uv_loop_t *loop, void (*on_end)(void *ctx), void *ctx);
+/* Of no effect if it was not watched. */
+void input_close(struct input *in);
+
+#endif
