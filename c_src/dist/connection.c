@@ -464,10 +464,15 @@ static void note_address(struct connection *c)
 {
     struct sockaddr_storage address;
     int len = sizeof address;
-    char host[INET6_ADDRSTRLEN] = "?";
+    char host[INET6_ADDRSTRLEN];
 
-    if (uv_tcp_getpeername(&c->tcp, (struct sockaddr *)&address, &len) == 0)
-        uv_ip_name((struct sockaddr *)&address, host, sizeof host);
+    /* uv_ip_name does both, from libuv 1.43 on. */
+    if (uv_tcp_getpeername(&c->tcp, (struct sockaddr *)&address, &len) != 0)
+        snprintf(host, sizeof host, "?");
+    else if (address.ss_family == AF_INET6)
+        uv_ip6_name((struct sockaddr_in6 *)&address, host, sizeof host);
+    else
+        uv_ip4_name((struct sockaddr_in *)&address, host, sizeof host);
     snprintf(c->address, sizeof c->address, "%s", host);
 }
 
