@@ -13,6 +13,8 @@
 #include <syslog.h>
 #include <utlist.h>
 
+#define CONNECTORS_MAX 2 /* nodes that try to reach a peer, the caller's own first */
+
 struct delivery {
     struct deliveries *all;
     struct ask *ask;
@@ -142,11 +144,12 @@ static void on_stored(void *ctx, bool answered, struct slice answer)
     }
 }
 
-static const struct ask_kind ask_store = {SERVICE_ROUTING, build_store, dht_judge, on_stored};
+static const struct ask_kind ask_store = {SERVICE_ROUTING, SERVICES_MAX_TRIES, build_store,
+                                          dht_judge, on_stored};
 
 static struct ask *ask(struct delivery *d, const struct ask_kind *kind, uint64_t limit_ms)
 {
-    d->ask = ask_start(d->all->services, d->all->calls, kind, (struct slice){0}, limit_ms, d);
+    d->ask = ask_start(d->all->services, d->all->calls, kind, d->action.origin, limit_ms, d);
     return d->ask;
 }
 
@@ -193,16 +196,20 @@ static bool is_undefined(struct slice answer)
 
 static enum ask_verdict judge_send_message(struct slice answer)
 {
-    return is_undefined(answer) ? ASK_MISSING : ASK_ACCEPT;
+    struct cursor c = cursor_of(answer);
+
+    if (cursor_is_atom(&c, "ok"))
+        return ASK_ACCEPT;
+    return is_undefined(answer) ? ASK_MISSING : ASK_NEXT;
 }
 
 static void on_message_sent(void *ctx, bool answered, struct slice answer)
 {
     struct delivery *d = ctx;
-    struct cursor c = cursor_of(answer);
+    (void)answer;
 
     d->ask = NULL;
-    if (answered && cursor_is_atom(&c, "ok")) {
+    if (answered) {
         d->all->to_connectors++;
         note_delay(d->all, d->action.recipient_id,
                    uv_now(d->all->services->node->loop) - d->started);
@@ -212,8 +219,8 @@ static void on_message_sent(void *ctx, bool answered, struct slice answer)
     }
 }
 
-static const struct ask_kind ask_send_message = {SERVICE_CONNECTOR, build_send_message,
-                                                 judge_send_message, on_message_sent};
+static const struct ask_kind ask_send_message = {
+    SERVICE_CONNECTOR, CONNECTORS_MAX, build_send_message, judge_send_message, on_message_sent};
 
 static void send_message(struct delivery *d)
 {
@@ -274,11 +281,18 @@ static void on_recipient_found(void *ctx, bool answered, struct slice answer)
     send_message(d);
 }
 
-static const struct ask_kind ask_find_recipient = {SERVICE_ROUTING, build_find_recipient, dht_judge,
-                                                   on_recipient_found};
+static const struct ask_kind ask_find_recipient = {
+    SERVICE_ROUTING, SERVICES_MAX_TRIES, build_find_recipient, dht_judge, on_recipient_found};
 
+/* As the profile has it, but for an IPv6 address: its brackets would be taken as part of it. */
 static bool take_endpoint(struct delivery *d, struct nat_bytes endpoint)
 {
+    struct nat_bytes host;
+    uint16_t port;
+
+    if (nat_endpoint_split(endpoint, &host, &port) == 0 && port > 0 &&
+        memchr(host.data, ':', host.len))
+        return nat_endpoint_format(d->endpoint, sizeof d->endpoint, host, port) > 0;
     if (endpoint.len == 0 || endpoint.len >= sizeof d->endpoint ||
         memchr(endpoint.data, '\0', endpoint.len))
         return false;
@@ -340,8 +354,8 @@ static void on_peer_found(void *ctx, bool answered, struct slice answer)
     find_recipient(d);
 }
 
-static const struct ask_kind ask_find_peer = {SERVICE_ROUTING, build_find_peer, dht_judge,
-                                              on_peer_found};
+static const struct ask_kind ask_find_peer = {SERVICE_ROUTING, SERVICES_MAX_TRIES, build_find_peer,
+                                              dht_judge, on_peer_found};
 
 /* --- the start --- */
 
