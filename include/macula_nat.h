@@ -91,8 +91,8 @@ struct nat_bytes nat_profile_source(const struct nat_profile *profile);
 /* ---- Endpoints as text ---- */
 
 #define NAT_HOST_MAX 255u /* longest host name that is taken, RFC 1035, section 2.3.4 */
-/* Room for nat_endpoint_format: brackets, colon, port, terminator. */
-#define NAT_ENDPOINT_MAX (NAT_HOST_MAX + 9u)
+/* Room for nat_endpoint_format: colon, port, terminator. */
+#define NAT_ENDPOINT_MAX (NAT_HOST_MAX + 7u)
 
 /*
  * Splits `host:port`, `https://host:port/...`, `[v6]:port` or `https://[v6]:port/...` (RFC 3986,
@@ -104,8 +104,9 @@ struct nat_bytes nat_profile_source(const struct nat_profile *profile);
 int nat_endpoint_split(struct nat_bytes text, struct nat_bytes *host, uint16_t *port);
 
 /*
- * Writes `host:port`, an IPv6 address in brackets, and a terminating zero into `out` of `size`
- * bytes. Returns the length without the zero, or -ENOSPC (nothing usable is in `out` then).
+ * Writes `host:port` and a terminating zero into `out` of `size` bytes; an IPv6 address without
+ * brackets, as macula_peer_connector splits at the last colon and would take brackets as part of
+ * the host. Returns the length without the zero, or -ENOSPC (nothing usable is in `out` then).
  */
 int nat_endpoint_format(char *out, size_t size, struct nat_bytes host, uint16_t port);
 
@@ -265,9 +266,10 @@ struct nat_options {
     bool allow_relay;            /* of nat_request only */
     bool has_watcher;
     uint64_t watcher;
+    uint32_t origin; /* never looked into; a new session keeps it, and its NAT_COORDINATE has it */
 };
 
-/* The coordinator's defaults: its own attempts and timeout, relay allowed, no watcher. */
+/* The coordinator's defaults: its own attempts and timeout, relay allowed, no watcher, origin 0. */
 void nat_options_init(const struct nat_coordinator *coordinator, struct nat_options *options);
 
 struct nat_request {
@@ -364,6 +366,7 @@ struct nat_action {
     enum nat_action_type type;
     struct nat_session_view session; /* as it was when the action came up */
     uint64_t watcher;                /* NAT_NOTIFY, NAT_RELEASE_WATCHER */
+    uint32_t origin;                 /* NAT_COORDINATE */
     /* NAT_COORDINATE: who gets the message, and what is in it besides the session id */
     struct nat_bytes recipient_id;
     struct nat_profile *recipient_profile; /* NULL: unknown */

@@ -2,7 +2,6 @@
 #include "macula/ask.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 struct ask {
     struct services *services;
@@ -14,11 +13,11 @@ struct ask {
     struct service_tries tries;
     uint64_t deadline;
     uv_timer_t failed; /* a call that failed in the making is told of later */
-    size_t caller_len;
-    char caller[];
+    uint32_t caller;
 };
 
 static void next_node(struct ask *ask);
+static void call_node(struct ask *ask, uint64_t limit);
 
 static void on_closed(uv_handle_t *handle)
 {
@@ -39,6 +38,27 @@ static void finish(struct ask *ask, bool answered, struct slice answer)
     done(ctx, answered, answer);
 }
 
+static uint64_t time_left(const struct ask *ask)
+{
+    uint64_t now = uv_now(ask->services->node->loop);
+
+    return now < ask->deadline ? ask->deadline - now : 0;
+}
+
+/* What the node says that has been asked is the answer if the caller's cannot be asked. */
+static void ask_caller(struct ask *ask, struct slice answer)
+{
+    struct connection *via =
+        services_choose_caller(ask->services, ask->kind->service, ask->caller, &ask->tries);
+
+    if (!via || time_left(ask) == 0) {
+        finish(ask, true, answer);
+        return;
+    }
+    ask->via = via;
+    call_node(ask, time_left(ask));
+}
+
 static void on_call_done(void *ctx, enum call_outcome outcome, struct slice answer)
 {
     struct ask *ask = ctx;
@@ -49,6 +69,10 @@ static void on_call_done(void *ctx, enum call_outcome outcome, struct slice answ
         enum ask_verdict verdict = ask->kind->judge(answer);
         if (verdict == ASK_ACCEPT) {
             finish(ask, true, answer);
+            return;
+        }
+        if (verdict == ASK_CALLER) {
+            ask_caller(ask, answer);
             return;
         }
         if (verdict == ASK_MISSING) {
@@ -66,49 +90,60 @@ static void on_failed(uv_timer_t *timer)
     finish(timer->data, false, (struct slice){0});
 }
 
-static void next_node(struct ask *ask)
+static void fail_later(struct ask *ask)
 {
-    struct service_tries rest;
-    struct buffer *request;
-    uint64_t now = uv_now(ask->services->node->loop);
-    struct slice caller = {(const uint8_t *)ask->caller, ask->caller_len};
+    uv_timer_start(&ask->failed, on_failed, 0, 0);
+}
 
-    ask->via = NULL;
-    if (now < ask->deadline)
-        ask->via = services_choose(ask->services, ask->kind->service, caller, &ask->tries);
-    if (!ask->via) {
-        uv_timer_start(&ask->failed, on_failed, 0, 0);
-        return;
-    }
-    uint64_t limit = ask->deadline - now;
-    rest = ask->tries;
-    if (services_choose(ask->services, ask->kind->service, caller, &rest))
-        limit = limit / 2 + 1;
+static void call_node(struct ask *ask, uint64_t limit)
+{
+    struct buffer *request;
+
     ask->call = call_open(ask->calls, ask->via, service_name(ask->kind->service), limit,
                           on_call_done, ask, &request);
     if (!ask->call) {
-        uv_timer_start(&ask->failed, on_failed, 0, 0);
+        fail_later(ask);
         return;
     }
     if (ask->kind->build(ask->ctx, request) != 0) {
         connection_drop_frame(ask->via);
         call_cancel(ask->call);
         ask->call = NULL;
-        uv_timer_start(&ask->failed, on_failed, 0, 0);
+        fail_later(ask);
         return;
     }
     services_note_call(ask->services, ask->via);
     call_send(ask->call);
 }
 
+static struct connection *choose(const struct ask *ask, struct service_tries *tries)
+{
+    return tries->count < ask->kind->max_nodes
+               ? services_choose(ask->services, ask->kind->service, ask->caller, tries)
+               : NULL;
+}
+
+static void next_node(struct ask *ask)
+{
+    uint64_t limit = time_left(ask);
+
+    ask->via = limit > 0 ? choose(ask, &ask->tries) : NULL;
+    if (!ask->via) {
+        fail_later(ask);
+        return;
+    }
+    struct service_tries rest = ask->tries;
+    call_node(ask, choose(ask, &rest) ? limit / 2 + 1 : limit);
+}
+
 struct ask *ask_start(struct services *services, struct calls *calls, const struct ask_kind *kind,
-                      struct slice caller, uint64_t limit_ms, void *ctx)
+                      uint32_t caller, uint64_t limit_ms, void *ctx)
 {
     struct service_tries none = {.count = 0};
 
     if (!services_choose(services, kind->service, caller, &none))
         return NULL;
-    struct ask *ask = calloc(1, sizeof *ask + caller.len);
+    struct ask *ask = calloc(1, sizeof *ask);
     if (!ask)
         return NULL;
     ask->services = services;
@@ -116,9 +151,7 @@ struct ask *ask_start(struct services *services, struct calls *calls, const stru
     ask->kind = kind;
     ask->ctx = ctx;
     ask->deadline = uv_now(services->node->loop) + limit_ms;
-    ask->caller_len = caller.len;
-    if (caller.len)
-        memcpy(ask->caller, caller.data, caller.len);
+    ask->caller = caller;
     uv_timer_init(services->node->loop, &ask->failed);
     ask->failed.data = ask;
     next_node(ask);

@@ -13,12 +13,14 @@
 
 enum ask_verdict {
     ASK_ACCEPT,  /* that is the answer */
+    ASK_CALLER,  /* that is the answer, unless the caller's node has another one */
     ASK_NEXT,    /* it failed there: ask another node */
     ASK_MISSING, /* it is not there at all: remember that, and ask another node */
 };
 
 struct ask_kind {
     enum service_kind service;
+    size_t max_nodes; /* that may fail: up to SERVICES_MAX_TRIES */
     /* Writes the request, one term. Returns 0 or a negative errno: no node is asked then. */
     int (*build)(void *ctx, struct buffer *b);
     enum ask_verdict (*judge)(struct slice answer);
@@ -29,11 +31,11 @@ struct ask_kind {
 struct ask;
 
 /*
- * Begins. `caller` is the node to prefer (copied). NULL if there is no node to ask: `done` is not
- * called then. `done` is never called from within.
+ * Begins. `caller` is the origin of the node to prefer. NULL if there is no node to ask: `done` is
+ * not called then. `done` is never called from within.
  */
 struct ask *ask_start(struct services *services, struct calls *calls, const struct ask_kind *kind,
-                      struct slice caller, uint64_t limit_ms, void *ctx);
+                      uint32_t caller, uint64_t limit_ms, void *ctx);
 void ask_cancel(struct ask *ask);
 
 #endif

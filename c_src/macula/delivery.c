@@ -13,6 +13,8 @@
 #include <syslog.h>
 #include <utlist.h>
 
+#define CONNECTORS_MAX 2 /* nodes that try to reach a peer, the caller's own first */
+
 struct delivery {
     struct deliveries *all;
     struct ask *ask;
@@ -157,11 +159,12 @@ static void on_stored(void *ctx, bool answered, struct slice answer)
     }
 }
 
-static const struct ask_kind ask_store = {SERVICE_ROUTING, build_store, dht_judge, on_stored};
+static const struct ask_kind ask_store = {SERVICE_ROUTING, SERVICES_MAX_TRIES, build_store,
+                                          dht_judge, on_stored};
 
 static struct ask *ask(struct delivery *d, const struct ask_kind *kind, uint64_t limit_ms)
 {
-    d->ask = ask_start(d->all->services, d->all->calls, kind, (struct slice){0}, limit_ms, d);
+    d->ask = ask_start(d->all->services, d->all->calls, kind, d->action.origin, limit_ms, d);
     return d->ask;
 }
 
@@ -208,16 +211,20 @@ static bool is_undefined(struct slice answer)
 
 static enum ask_verdict judge_send_message(struct slice answer)
 {
-    return is_undefined(answer) ? ASK_MISSING : ASK_ACCEPT;
+    struct cursor c = cursor_of(answer);
+
+    if (cursor_is_atom(&c, "ok"))
+        return ASK_ACCEPT;
+    return is_undefined(answer) ? ASK_MISSING : ASK_NEXT;
 }
 
 static void on_message_sent(void *ctx, bool answered, struct slice answer)
 {
     struct delivery *d = ctx;
-    struct cursor c = cursor_of(answer);
+    (void)answer;
 
     d->ask = NULL;
-    if (answered && cursor_is_atom(&c, "ok")) {
+    if (answered) {
         d->all->to_connectors++;
         trace(d->all, &d->action, "by a macula node");
         note_delay(d->all, d->action.recipient_id,
@@ -228,8 +235,8 @@ static void on_message_sent(void *ctx, bool answered, struct slice answer)
     }
 }
 
-static const struct ask_kind ask_send_message = {SERVICE_CONNECTOR, build_send_message,
-                                                 judge_send_message, on_message_sent};
+static const struct ask_kind ask_send_message = {
+    SERVICE_CONNECTOR, CONNECTORS_MAX, build_send_message, judge_send_message, on_message_sent};
 
 static void send_message(struct delivery *d)
 {
@@ -290,11 +297,18 @@ static void on_recipient_found(void *ctx, bool answered, struct slice answer)
     send_message(d);
 }
 
-static const struct ask_kind ask_find_recipient = {SERVICE_ROUTING, build_find_recipient, dht_judge,
-                                                   on_recipient_found};
+static const struct ask_kind ask_find_recipient = {
+    SERVICE_ROUTING, SERVICES_MAX_TRIES, build_find_recipient, dht_judge, on_recipient_found};
 
+/* As the profile has it, but for an IPv6 address: its brackets would be taken as part of it. */
 static bool take_endpoint(struct delivery *d, struct nat_bytes endpoint)
 {
+    struct nat_bytes host;
+    uint16_t port;
+
+    if (nat_endpoint_split(endpoint, &host, &port) == 0 && port > 0 &&
+        memchr(host.data, ':', host.len))
+        return nat_endpoint_format(d->endpoint, sizeof d->endpoint, host, port) > 0;
     if (endpoint.len == 0 || endpoint.len >= sizeof d->endpoint ||
         memchr(endpoint.data, '\0', endpoint.len))
         return false;
@@ -320,6 +334,11 @@ static void read_profile_endpoint(struct delivery *d)
         d->endpoint[0] = '\0';
 }
 
+static bool can_search(const struct deliveries *all)
+{
+    return !all->reads_no_dht && services_count(all->services, SERVICE_ROUTING) > 0;
+}
+
 static void find_recipient(struct delivery *d)
 {
     if (send_to_mailbox(d->all, &d->action)) {
@@ -327,7 +346,8 @@ static void find_recipient(struct delivery *d)
         return;
     }
     read_profile_endpoint(d);
-    if (d->endpoint[0] != '\0' || !ask(d, &ask_find_recipient, DELIVERY_DHT_LIMIT))
+    if (d->endpoint[0] != '\0' || !can_search(d->all) ||
+        !ask(d, &ask_find_recipient, DELIVERY_DHT_LIMIT))
         send_message(d);
 }
 
@@ -350,8 +370,8 @@ static void on_peer_found(void *ctx, bool answered, struct slice answer)
     find_recipient(d);
 }
 
-static const struct ask_kind ask_find_peer = {SERVICE_ROUTING, build_find_peer, dht_judge,
-                                              on_peer_found};
+static const struct ask_kind ask_find_peer = {SERVICE_ROUTING, SERVICES_MAX_TRIES, build_find_peer,
+                                              dht_judge, on_peer_found};
 
 /* --- the start --- */
 
@@ -391,12 +411,13 @@ static struct delivery *delivery_new(struct deliveries *all, const struct nat_ac
 void delivery_start(struct deliveries *all, const struct nat_action *action)
 {
     bool host_is_known = action->peer_host.len > 0;
-    bool has_dht = services_count(all->services, SERVICE_ROUTING) > 0;
+    bool searches = !host_is_known && can_search(all);
 
-    if ((host_is_known || !has_dht) && send_to_mailbox(all, action))
+    if (!searches && send_to_mailbox(all, action))
         return;
     /* Without a macula node there is nobody to ask. */
-    bool has_service = has_dht || services_count(all->services, SERVICE_CONNECTOR) > 0;
+    bool has_service = services_count(all->services, SERVICE_ROUTING) > 0 ||
+                       services_count(all->services, SERVICE_CONNECTOR) > 0;
     bool is_one_too_many = all->count >= DELIVERIES_MAX;
     struct delivery *d = has_service && !is_one_too_many ? delivery_new(all, action) : NULL;
     if (!d) {
@@ -406,6 +427,6 @@ void delivery_start(struct deliveries *all, const struct nat_action *action)
                                      : "no mailbox, no connection, no DHT");
         return;
     }
-    if (host_is_known || !ask(d, &ask_find_peer, DELIVERY_DHT_LIMIT))
+    if (!searches || !ask(d, &ask_find_peer, DELIVERY_DHT_LIMIT))
         find_recipient(d);
 }

@@ -7,7 +7,8 @@
 #include <openssl/evp.h>
 #include <string.h>
 
-#define FIND_COUNT 20 /* what v0.14.3 asks for */
+#define FIND_COUNT 20  /* what v0.14.3 asks for */
+#define LOOKED_AT  256 /* of an answer that has more nobody needs the rest */
 
 int dht_key(uint8_t key[static DHT_KEY_SIZE], const char *prefix, struct slice id,
             struct slice rest)
@@ -54,7 +55,11 @@ static bool start(struct slice answer, struct dht_values *values)
         values->left = 1;
         return true;
     }
-    return cursor_list(&values->cursor, &values->left);
+    if (!cursor_list(&values->cursor, &values->left))
+        return false;
+    if (values->left > LOOKED_AT)
+        values->left = LOOKED_AT;
+    return true;
 }
 
 bool dht_next_value(struct slice answer, struct dht_values *values, struct slice *map)

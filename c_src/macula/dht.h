@@ -18,7 +18,7 @@ enum ask_verdict dht_judge(struct slice answer);
 
 /*
  * Goes through the maps of an answer {ok, [Map, ...]} or {ok, Map}: start with a zeroed struct.
- * False at the end, and for answers without any.
+ * False at the end, after the first 256 terms, and for answers without any.
  */
 struct dht_values {
     struct cursor cursor;

@@ -34,7 +34,7 @@ struct flight {
     bool is_waiting;            /* for them to be settled for it */
     struct flight *prev, *next; /* as long as it is */
     UT_hash_handle hh;
-    struct slice caller; /* in `id`, behind the id */
+    uint32_t caller;
     size_t id_len;
     uint8_t id[];
 };
@@ -182,9 +182,9 @@ static enum ask_verdict judge_cache(struct slice answer)
 {
     struct cursor c = cursor_of(answer);
 
-    return cursor_is_atom(&c, "not_found") || (cursor_tuple(&c, 3) && cursor_is_atom(&c, "ok"))
-               ? ASK_ACCEPT
-               : ASK_NEXT;
+    if (cursor_is_atom(&c, "not_found"))
+        return ASK_CALLER;
+    return cursor_tuple(&c, 3) && cursor_is_atom(&c, "ok") ? ASK_ACCEPT : ASK_NEXT;
 }
 
 static int build_cache(void *ctx, struct buffer *b)
@@ -231,12 +231,12 @@ static int build_dht(void *ctx, struct buffer *b)
 static struct nat_profile *newest_profile(struct flight *f, struct slice answer)
 {
     struct dht_values values = {.left = 0};
-    struct nat_profile *best = NULL;
+    struct nat_profile *profile;
     int64_t best_date = INT64_MIN;
-    struct slice map;
+    struct slice map, best = {0};
+    bool found = false;
 
     while (dht_next_value(answer, &values, &map)) {
-        struct nat_profile *profile;
         struct nat_profile_fields fields;
         if (profile_from_term(&profile, map) != 0)
             continue;
@@ -244,14 +244,14 @@ static struct nat_profile *newest_profile(struct flight *f, struct slice answer)
         int64_t date =
             fields.detected_at > (int64_t)time(NULL) + FUTURE_TOLERANCE ? 0 : fields.detected_at;
         if (slice_equal(slice_of_nat(fields.node_id), (struct slice){f->id, f->id_len}) &&
-            (!best || date > best_date)) {
-            nat_profile_unref(best);
-            best = nat_profile_ref(profile);
+            (!found || date > best_date)) {
+            best = map;
             best_date = date;
+            found = true;
         }
         nat_profile_unref(profile);
     }
-    return best;
+    return found && profile_from_dht(&profile, best) == 0 ? profile : NULL;
 }
 
 static void on_dht_done(void *ctx, bool answered, struct slice answer)
@@ -268,8 +268,10 @@ static void on_dht_done(void *ctx, bool answered, struct slice answer)
     flight_advance(f);
 }
 
-static const struct ask_kind ask_cache = {SERVICE_CACHE, build_cache, judge_cache, on_cache_done};
-static const struct ask_kind ask_dht = {SERVICE_ROUTING, build_dht, dht_judge, on_dht_done};
+static const struct ask_kind ask_cache = {SERVICE_CACHE, SERVICES_MAX_TRIES, build_cache,
+                                          judge_cache, on_cache_done};
+static const struct ask_kind ask_dht = {SERVICE_ROUTING, SERVICES_MAX_TRIES, build_dht, dht_judge,
+                                        on_dht_done};
 
 static uint64_t time_left(const struct flight *f)
 {
@@ -327,10 +329,10 @@ static bool may_begin(const struct flight *f)
     return services_count(services, SERVICE_CACHE) > 0 || services_are_settled(services, f->mark);
 }
 
-static struct flight *flight_new(struct lookup *lookup, struct slice id, struct slice caller)
+static struct flight *flight_new(struct lookup *lookup, struct slice id, uint32_t caller)
 {
     bool is_one_too_many = HASH_COUNT(lookup->flights) >= LOOKUP_MAX_FLIGHTS;
-    struct flight *f = is_one_too_many ? NULL : calloc(1, sizeof *f + id.len + caller.len);
+    struct flight *f = is_one_too_many ? NULL : calloc(1, sizeof *f + id.len);
 
     if (!f)
         return NULL;
@@ -342,10 +344,9 @@ static struct flight *flight_new(struct lookup *lookup, struct slice id, struct 
         free(f);
         return NULL;
     }
-    if (caller.len)
-        memcpy(f->id + id.len, caller.data, caller.len);
-    f->caller = (struct slice){f->id + id.len, caller.len};
+    f->caller = caller;
     f->lookup = lookup;
+    f->dht_asked = lookup->without_dht;
     f->deadline = now(lookup) + lookup->timeout_ms;
     f->mark = services_mark(lookup->services);
     uv_timer_init(lookup->services->node->loop, &f->timer);
@@ -360,7 +361,7 @@ static bool has_no_source(const struct lookup *lookup)
 {
     return services_are_settled(lookup->services, services_mark(lookup->services)) &&
            services_count(lookup->services, SERVICE_CACHE) == 0 &&
-           services_count(lookup->services, SERVICE_ROUTING) == 0;
+           (lookup->without_dht || services_count(lookup->services, SERVICE_ROUTING) == 0);
 }
 
 bool lookup_known(struct lookup *lookup, struct slice id, struct nat_profile **profile)
@@ -379,7 +380,7 @@ bool lookup_known(struct lookup *lookup, struct slice id, struct nat_profile **p
     return true;
 }
 
-bool lookup_profile(struct lookup *lookup, struct slice id, struct slice caller,
+bool lookup_profile(struct lookup *lookup, struct slice id, uint32_t caller,
                     struct nat_profile **profile, struct lookup_waiter *waiter)
 {
     struct flight *f = NULL;

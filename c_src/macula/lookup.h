@@ -30,6 +30,9 @@ struct lookup {
     struct nat_cache *embedded;
     uint64_t timeout_ms;
     uint64_t cache_ttl_ms;
+    /* The old module could not read what a real DHT answers, and its callers still cannot: a peer
+     * that only the DHT knows is then unknown. */
+    bool without_dht;
     struct cached_profile *cached; /* by id, oldest first */
     size_t cached_bytes;
     struct flight *flights; /* by id */
@@ -56,9 +59,10 @@ bool lookup_known(struct lookup *lookup, struct slice id, struct nat_profile **p
 /*
  * Asks for the profile of a peer. True: the answer is known now, in `*profile` (NULL: unknown; no
  * reference is taken). False: it comes to the waiter, which must stay where it is until then,
- * perhaps before this returns. `caller` is the node whose services are preferred.
+ * perhaps before this returns. `caller` is the origin of the
+ * node whose services are preferred, and which is asked too if the one asked first knows nothing.
  */
-bool lookup_profile(struct lookup *lookup, struct slice id, struct slice caller,
+bool lookup_profile(struct lookup *lookup, struct slice id, uint32_t caller,
                     struct nat_profile **profile, struct lookup_waiter *waiter);
 
 /* An entry of the embedded cache has changed (NULL: all): no copy of it stays. */

@@ -131,6 +131,98 @@ int profile_from_term(struct nat_profile **out, struct slice term)
     return nat_profile_create(out, &fields);
 }
 
+/* --- from the DHT --- */
+
+static const char *const known_keys[] = {
+    "node_id",           "mapping_policy",    "filtering_policy",
+    "allocation_policy", "reflexive_address", "can_receive_unsolicited",
+    "requires_relay",    "relay_capable",     "detected_at",
+    "ttl_seconds",       "port_delta",        "endpoint",
+    "latitude",          "longitude",         "location_label",
+};
+#define KNOWN_KEYS (sizeof known_keys / sizeof known_keys[0])
+
+static size_t known_index(struct slice key)
+{
+    size_t i = 0;
+
+    while (i < KNOWN_KEYS && !slice_is(key, known_keys[i]))
+        i++;
+    return i;
+}
+
+/* Which of the known keys the map has as atoms already, a bit for each. */
+static uint32_t known_atoms(struct cursor c, int pairs)
+{
+    struct slice key, value;
+    uint32_t atoms = 0;
+
+    for (int i = 0; i < pairs; i++) {
+        bool is_atom = cursor_atom(&c, &key);
+        if ((!is_atom && !cursor_term(&c, &key)) || !cursor_term(&c, &value))
+            break;
+        atoms |= is_atom ? UINT32_C(1) << known_index(key) : 0;
+    }
+    return atoms;
+}
+
+static void put_value(struct buffer *b, struct slice key, struct slice value)
+{
+    struct cursor c = cursor_of(value);
+    struct slice name;
+    const struct policy_name *names =
+        slice_is(key, "allocation_policy")                                     ? allocation_names
+        : slice_is(key, "mapping_policy") || slice_is(key, "filtering_policy") ? mapping_names
+                                                                               : NULL;
+
+    if (names && cursor_binary(&c, &name))
+        for (; names->name; names++)
+            if (slice_is(name, names->name)) {
+                term_put_atom(b, names->name);
+                return;
+            }
+    term_put_raw(b, value);
+}
+
+static void put_known_as_atoms(struct buffer *b, struct slice map)
+{
+    struct cursor c = cursor_of(map);
+    int pairs = 0;
+
+    if (!cursor_map(&c, &pairs))
+        return;
+    uint32_t atoms = known_atoms(c, pairs);
+    term_put_map(b, pairs);
+    for (int i = 0; i < pairs; i++) {
+        struct slice raw, value, key = {0};
+        struct cursor name = c;
+        bool is_binary = cursor_binary(&name, &key);
+        if ((!is_binary && !cursor_atom(&name, &key)) || known_index(key) == KNOWN_KEYS)
+            key = (struct slice){0};
+        if (!cursor_term(&c, &raw) || !cursor_term(&c, &value))
+            return;
+        /* One that is there as an atom too stays a binary: no map has a key twice. */
+        if (key.len > 0 && is_binary && !(atoms & UINT32_C(1) << known_index(key)))
+            term_put_atom_slice(b, key);
+        else
+            term_put_raw(b, raw);
+        put_value(b, key, value);
+    }
+}
+
+int profile_from_dht(struct nat_profile **out, struct slice term)
+{
+    struct buffer b;
+
+    if (term.len > PROFILE_TERM_MAX)
+        return -EMSGSIZE;
+    buffer_init(&b);
+    put_known_as_atoms(&b, term);
+    int error = b.overflow ? -ENOMEM : profile_from_term(out, buffer_slice(&b));
+    buffer_free(&b);
+    return error;
+}
+
 static bool is_date_key(struct slice key)
 {
     struct cursor c = cursor_of(key);

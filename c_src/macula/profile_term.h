@@ -20,6 +20,13 @@
  */
 int profile_from_term(struct nat_profile **out, struct slice term);
 
+/*
+ * Reads a profile from the DHT. It keeps as its source the map as nat_profile() has it: with the
+ * keys that are known as atoms, and the policies that are; what is not known stays as it is.
+ * Returns as profile_from_term().
+ */
+int profile_from_dht(struct nat_profile **out, struct slice term);
+
 /* Writes the map with its keys ttl_seconds and detected_at set, as `put` of macula_nat_cache does.
  */
 void profile_put_dated(struct buffer *b, struct slice map, int64_t ttl_seconds,

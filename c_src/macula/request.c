@@ -233,8 +233,18 @@ static void finish_request(struct coordinator *co, const struct caller *caller,
     coordinator_act(co);
 }
 
-static void note_ignored(struct coordinator *co, const char *what, struct nat_bytes session_id,
-                         int error)
+/* Both the connector and the gateway of a macula node report a success: the second is the rule. */
+static bool is_late_success(const struct coordinator *co, struct nat_bytes session_id,
+                            enum nat_report report)
+{
+    struct nat_session_view session;
+
+    return report == NAT_REPORT_SUCCESS && nat_session_find(co->nat, session_id, &session) == 0 &&
+           session.state == NAT_COMPLETED;
+}
+
+static void note_ignored(struct coordinator *co, const char *what, int level,
+                         struct nat_bytes session_id, int error)
 {
     char id[ID_TEXT_SIZE];
     co->node->counters.no_memory += error == -ENOMEM;
@@ -246,9 +256,8 @@ static void note_ignored(struct coordinator *co, const char *what, struct nat_by
                                          : "no room";
 
     id_text(id, session_id);
-    node_log_about(co->node, LOG_WARNING, what,
-                   co->server.via ? co->server.via->name : co->node->name, id,
-                   "%s for session %s ignored: %s", what, id, why);
+    node_log_about(co->node, level, what, co->server.via ? co->server.via->name : co->node->name,
+                   id, "%s for session %s ignored: %s", what, id, why);
 }
 
 static void finish_coordinate(struct coordinator *co, struct arguments *args)
@@ -256,7 +265,7 @@ static void finish_coordinate(struct coordinator *co, struct arguments *args)
     int error = enter_request(co, args, NULL);
 
     if (error)
-        note_ignored(co, "coordinate_punch", args->session_id, error);
+        note_ignored(co, "coordinate_punch", LOG_WARNING, args->session_id, error);
     if (co->node->traces)
         trace(co, "coordinate_punch", args->request.initiator_id, args->request.target_id,
               args->session_id, error ? "ignored" : "taken");
@@ -355,9 +364,10 @@ static struct waiting *waiting_new(struct coordinator *co, const struct caller *
     return w;
 }
 
-static void look_up(struct waiting *w, struct slice caller)
+static void look_up(struct waiting *w)
 {
     struct nat_request *r = &w->args.request;
+    uint32_t caller = r->options.origin;
     struct lookup *lookup = &w->co->lookup;
     struct nat_profile *profile;
 
@@ -372,11 +382,20 @@ static void look_up(struct waiting *w, struct slice caller)
     waiting_step(w);
 }
 
+/* The node that a request comes from. */
+static uint32_t origin_of(const struct coordinator *co, const struct caller *caller)
+{
+    if (caller)
+        return services_origin(caller->pid.node);
+    return co->server.via ? services_origin(slice_of(co->server.via->name)) : 0;
+}
+
 static void look_up_and_finish(struct coordinator *co, const struct caller *caller,
                                struct arguments *args)
 {
     struct nat_request *r = &args->request;
 
+    r->options.origin = origin_of(co, caller);
     /* The usual case: both are known, and nothing needs to be kept. */
     if (lookup_known(&co->lookup, slice_of_nat(r->initiator_id), &r->initiator_profile) &&
         lookup_known(&co->lookup, slice_of_nat(r->target_id), &r->target_profile)) {
@@ -386,14 +405,14 @@ static void look_up_and_finish(struct coordinator *co, const struct caller *call
     r->initiator_profile = r->target_profile = NULL;
     struct waiting *w = waiting_new(co, caller, args);
     if (w) {
-        look_up(w, caller ? caller->pid.node : (struct slice){0});
+        look_up(w);
         return;
     }
     co->counters.overloaded++;
     if (caller)
         reply_error(caller, "overloaded");
     else
-        note_ignored(co, "coordinate_punch", args->session_id, -ENOMEM);
+        note_ignored(co, "coordinate_punch", LOG_WARNING, args->session_id, -ENOMEM);
 }
 
 void requests_resume(struct coordinator *co)
@@ -449,7 +468,7 @@ void request_coordinate(struct coordinator *co, struct cursor args)
 
     if (!read_arguments(co, &arguments, true, &args, &bad)) {
         co->counters.bad_arguments++;
-        note_ignored(co, "coordinate_punch", arguments.session_id, -EINVAL);
+        note_ignored(co, "coordinate_punch", LOG_WARNING, arguments.session_id, -EINVAL);
         return;
     }
     look_up_and_finish(co, NULL, &arguments);
@@ -469,7 +488,7 @@ void request_report(struct coordinator *co, struct cursor args)
 
     if (!read_id(&args, &session_id) || !read_id(&args, &reporter_id)) {
         co->counters.bad_arguments++;
-        note_ignored(co, "report_result", session_id, -EINVAL);
+        note_ignored(co, "report_result", LOG_WARNING, session_id, -EINVAL);
         return;
     }
     if (cursor_is_atom(&args, "success"))
@@ -478,7 +497,9 @@ void request_report(struct coordinator *co, struct cursor args)
         report = NAT_REPORT_FAILURE;
     int error = nat_report(co->nat, coordinator_now(co), session_id, reporter_id, report);
     if (error)
-        note_ignored(co, "report_result", session_id, error);
+        note_ignored(co, "report_result",
+                     is_late_success(co, session_id, report) ? LOG_DEBUG : LOG_WARNING, session_id,
+                     error);
     if (co->node->traces)
         trace(co, "report_result", reporter_id, nat_bytes_of(slice_of(report_names[report])),
               session_id, error ? "ignored" : "taken");

@@ -10,7 +10,7 @@
 #include <utlist.h>
 
 #define FIRST_DELAY   100
-#define LAST_DELAY    30000
+#define LAST_DELAY    1000
 #define SETTLE_LIMIT  200   /* ms that a question waits for the first answers of a new node */
 #define MISSING_LIMIT 30000 /* ms that a node counts as without a module */
 #define NEVER         UINT64_MAX
@@ -42,6 +42,7 @@ struct service_node {
     struct connection *via;
     size_t rank; /* among the preferred; their count for all others */
     uint64_t number;
+    uint32_t origin;
     uint64_t up_at;
     size_t calls; /* unanswered */
     uv_timer_t timer;
@@ -49,6 +50,7 @@ struct service_node {
     bool is_settled;
     struct service_node *prev, *next; /* until it is */
     UT_hash_handle hh;
+    UT_hash_handle by_origin; /* of two with one origin, which are rare, either may be found */
 };
 
 const char *service_name(enum service_kind kind)
@@ -220,25 +222,54 @@ static bool may_be_asked(const struct service *s, const struct service_tries *tr
            connection_pending(n->via) <= SERVICES_MAX_OUTPUT && !was_tried(tries, n->via);
 }
 
-struct connection *services_choose(struct services *services, enum service_kind kind,
-                                   struct slice caller, struct service_tries *tries)
+uint32_t services_origin(struct slice node_name)
 {
-    const struct service *best;
+    uint32_t origin = node_name.len > 0 ? table_hash(node_name.data, node_name.len) : 0;
+
+    return origin == 0 && node_name.len > 0 ? 1 : origin;
+}
+
+static struct connection *take(const struct service *s, struct service_tries *tries)
+{
+    if (!s)
+        return NULL;
+    tries->connections[tries->count++] = s->owner->via->number;
+    return s->owner->via;
+}
+
+/* NULL if it has no such service or may not be asked. */
+static const struct service *service_of_caller(struct services *services, enum service_kind kind,
+                                               uint32_t caller, const struct service_tries *tries)
+{
+    const struct service_node *n;
+
+    HASH_FIND(by_origin, services->by_origin, &caller, sizeof caller, n);
+    return n && may_be_asked(&n->service[kind], tries) ? &n->service[kind] : NULL;
+}
+
+struct connection *services_choose_caller(struct services *services, enum service_kind kind,
+                                          uint32_t caller, struct service_tries *tries)
+{
+    if (tries->count == SERVICES_MAX_TRIES)
+        return NULL;
+    return take(service_of_caller(services, kind, caller, tries), tries);
+}
+
+struct connection *services_choose(struct services *services, enum service_kind kind,
+                                   uint32_t caller, struct service_tries *tries)
+{
+    const struct service *best, *own;
 
     if (tries->count == SERVICES_MAX_TRIES)
         return NULL;
     DL_FOREACH (services->alive[kind], best)
         if (may_be_asked(best, tries))
             break;
-    if (!best)
-        return NULL;
-    if (best->owner->rank == services->preferred_count && caller.len > 0) {
-        const struct service_node *own = find(services, node_find(services->node, caller));
-        if (own && may_be_asked(&own->service[kind], tries))
-            best = &own->service[kind];
+    if (best && (kind == SERVICE_CONNECTOR || best->owner->rank == services->preferred_count)) {
+        own = service_of_caller(services, kind, caller, tries);
+        best = own ? own : best;
     }
-    tries->connections[tries->count++] = best->owner->via->number;
-    return best->owner->via;
+    return take(best, tries);
 }
 
 void services_note_call(struct services *services, struct connection *c)
@@ -313,6 +344,8 @@ void services_take_up(struct services *services, struct connection *c)
         return;
     }
     n->services = services;
+    n->origin = services_origin(slice_of(c->name));
+    HASH_ADD(by_origin, services->by_origin, origin, sizeof n->origin, n);
     n->rank = rank_of(services, c->name);
     n->number = ++services->nodes_made;
     n->up_at = now(services);
@@ -348,6 +381,8 @@ static void node_remove(struct service_node *n)
     if (!n->is_settled)
         DL_DELETE(services->unsettled, n);
     HASH_DEL(services->nodes, n);
+    if (table_has(n->by_origin))
+        HASH_DELETE(by_origin, services->by_origin, n);
     uv_close((uv_handle_t *)&n->timer, on_closed);
 }
 

@@ -6,7 +6,7 @@
  * monitors. A monitor on a name that nobody has is answered at once, so a second one, on such a
  * name, tells when the first would have been answered: only then is a service known to be alive,
  * and a node that answers no monitors (a C node) is never taken for one that has them. What is
- * absent is asked for again after 100 ms, doubling to 30 s.
+ * absent is asked for again after 100 ms, doubling to 1 s.
  */
 #ifndef MACULA_SERVICES_H
 #define MACULA_SERVICES_H
@@ -35,7 +35,8 @@ struct service_node;
 struct services {
     struct node *node;
     struct watches *watches;
-    struct service_node *nodes;           /* by connection */
+    struct service_node *nodes; /* by connection */
+    struct service_node *by_origin;
     struct service_node *unsettled;       /* the longest connected first */
     struct service *alive[SERVICE_KINDS]; /* in order of choice, but for the caller's own */
     size_t alive_count[SERVICE_KINDS];
@@ -59,12 +60,18 @@ void services_init(struct services *services, struct node *node, struct watches 
 /* The loop must run once more afterwards. */
 void services_free(struct services *services);
 
+/* A short name for the node of a caller, which outlives its connection; 0 for an empty one. */
+uint32_t services_origin(struct slice node_name);
 /*
- * The node to ask next: those preferred, then `caller` (a node name, may be empty), then any; NULL
- * if there is none left that is not busy. Notes it among the tries.
+ * The node to ask next: those preferred, then the caller's (0: none), then any; the caller's own
+ * comes first where a peer is to be reached. NULL if there is none left that is not busy. Notes it
+ * among the tries.
  */
 struct connection *services_choose(struct services *services, enum service_kind kind,
-                                   struct slice caller, struct service_tries *tries);
+                                   uint32_t caller, struct service_tries *tries);
+/* The caller's node, unless it was tried; else as above. */
+struct connection *services_choose_caller(struct services *services, enum service_kind kind,
+                                          uint32_t caller, struct service_tries *tries);
 /* A question to a node that was chosen begins, or has ended. */
 void services_note_call(struct services *services, struct connection *c);
 void services_note_call_end(struct services *services, struct connection *c);

@@ -127,6 +127,7 @@ static void show_coordinate(const struct nat_coordinator *c, const struct nat_it
     /* With the documented rules every attempt is told as the first: old peers expect that. */
     uint32_t attempt = nat_plans_retries(c) ? item->attempts : 0;
 
+    action->origin = item->session->origin;
     action->role = (enum nat_role)item->role;
     action->recipient_id = peer_id(item->session, action->role);
     action->recipient_profile = item->profiles[item->role];

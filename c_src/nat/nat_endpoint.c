@@ -88,12 +88,11 @@ int nat_endpoint_split(struct nat_bytes text, struct nat_bytes *host, uint16_t *
 
 int nat_endpoint_format(char *out, size_t size, struct nat_bytes host, uint16_t port)
 {
-    bool v6 = host.len > 0 && memchr(host.data, ':', host.len) != NULL;
     int written;
 
     if (host.len > NAT_HOST_MAX)
         return -ENOSPC;
-    written = snprintf(out, size, "%s%.*s%s:%u", v6 ? "[" : "", (int)host.len,
-                       host.len > 0 ? (const char *)host.data : "", v6 ? "]" : "", port);
+    written = snprintf(out, size, "%.*s:%u", (int)host.len,
+                       host.len > 0 ? (const char *)host.data : "", port);
     return written < 0 || (size_t)written >= size ? -ENOSPC : written;
 }

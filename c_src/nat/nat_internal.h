@@ -196,6 +196,7 @@ struct nat_session {
     uint32_t places[NAT_PLACES];
     uint32_t refs;
     uint32_t max_attempts, timeout_ms;
+    uint32_t origin; /* of the request */
     uint32_t attempts;
     uint32_t failures[NAT_REPORTERS]; /* attempts each reporter has called failed; never more than
                                          `attempts` */

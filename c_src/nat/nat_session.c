@@ -117,6 +117,7 @@ int nat_session_create(struct nat_coordinator *c, struct nat_now now,
         .refs = 1,
         .max_attempts = request->options.max_punch_attempts,
         .timeout_ms = request->options.punch_timeout_ms,
+        .origin = request->options.origin,
         .state = NAT_PENDING,
     };
     made = (struct nat_bytes){session->made_id, NAT_MADE_ID_LEN};

@@ -2,6 +2,7 @@
 #include "term/term_check.h"
 
 #include "term/bytes.h"
+#include "term/table.h"
 #include "term/tags.h"
 #include "term/utf8.h"
 
@@ -32,6 +33,7 @@ struct level {
 struct key {
     const uint8_t *data;
     size_t len;
+    uint32_t hash; /* once its map has ended */
 };
 
 struct keys {
@@ -292,7 +294,7 @@ static bool keys_open(struct keys *keys, const uint8_t *start)
         keys->items = items;
         keys->capacity = capacity;
     }
-    keys->items[keys->count++] = (struct key){start, 0};
+    keys->items[keys->count++] = (struct key){.data = start};
     return true;
 }
 
@@ -307,24 +309,41 @@ static struct key canonical_key(const struct key *k, uint8_t integer[4], uint8_t
         memset(integer, 0, 3);
         integer[3] = p[1];
         *kind = TAG_INTEGER;
-        return (struct key){integer, 4};
+        return (struct key){.data = integer, .len = 4};
     case TAG_INTEGER:
-        return (struct key){p + 1, 4};
+        return (struct key){.data = p + 1, .len = 4};
     case TAG_ATOM:
     case TAG_ATOM_UTF8:
         *kind = TAG_ATOM;
-        return (struct key){p + 3, k->len - 3};
+        return (struct key){.data = p + 3, .len = k->len - 3};
     case TAG_SMALL_ATOM:
     case TAG_SMALL_ATOM_UTF8:
         *kind = TAG_ATOM;
-        return (struct key){p + 2, k->len - 2};
+        return (struct key){.data = p + 2, .len = k->len - 2};
     default:
         return *k;
     }
 }
 
+static uint32_t hash_key(const struct key *k)
+{
+    uint8_t integer[4], kind;
+    struct key what_counts = canonical_key(k, integer, &kind);
+
+    return table_hash(what_counts.data, what_counts.len);
+}
+
+/*
+ * By their hashes, which are keyed: long keys that differ only at their ends would be read over and
+ * over, a megabyte each time, and nobody can choose such as have one hash.
+ */
 static int compare_keys(const void *left, const void *right)
 {
+    const struct key *l = left, *r = right;
+
+    if (l->hash != r->hash)
+        return l->hash < r->hash ? -1 : 1;
+
     uint8_t integers[2][4], kinds[2];
     struct key a = canonical_key(left, integers[0], &kinds[0]);
     struct key b = canonical_key(right, integers[1], &kinds[1]);
@@ -345,6 +364,8 @@ static bool keys_close(struct keys *keys, size_t first)
     keys->count = first;
     if (count < 2)
         return true;
+    for (size_t i = 0; i < count; i++)
+        items[i].hash = hash_key(&items[i]);
     qsort(items, count, sizeof *items, compare_keys);
     for (size_t i = 1; i < count; i++)
         if (compare_keys(&items[i - 1], &items[i]) == 0)
@@ -368,6 +389,7 @@ static ssize_t check(struct reader *r, struct keys *keys)
 {
     struct level stack[TERM_MAX_DEPTH + 1];
     size_t depth = 0;
+    uint32_t terms = 0;
 
     stack[0] = (struct level){.left = 1};
     for (;;) {
@@ -382,6 +404,8 @@ static ssize_t check(struct reader *r, struct keys *keys)
         }
         if (keys && stack[depth].is_map && !note_key(&stack[depth], keys, r->data + r->pos))
             return keys->seen > TERM_MAX_KEYS ? -E2BIG : -ENOMEM;
+        if (++terms > TERM_MAX_TERMS)
+            return -E2BIG;
         stack[depth].left--;
         struct level inside = check_one(r);
         /* Every term takes a byte at least: a count that the rest cannot hold is a lie. */

@@ -16,12 +16,16 @@
 
 #define TERM_MAX_DEPTH 256
 /* Of all maps of a term: more would take longer to compare than others should wait. */
-#define TERM_MAX_KEYS 65536
+#define TERM_MAX_KEYS 16384
+/* For the same reason: 16 MiB of empty lists take as long as a hundred times as much of a binary.
+ */
+#define TERM_MAX_TERMS (1 << 20)
 
 /*
  * Returns the size in bytes of the one term (without version byte) that starts at `data`; -EBADMSG
  * if it is malformed, unknown or cut short, -E2BIG if it is nested deeper than TERM_MAX_DEPTH
- * or has more than TERM_MAX_KEYS, -ENOMEM without memory to compare the keys of its maps.
+ * or has more than TERM_MAX_KEYS or TERM_MAX_TERMS, -ENOMEM without memory to compare the keys of
+ * its maps.
  */
 ssize_t term_check(const uint8_t *data, size_t len);
 

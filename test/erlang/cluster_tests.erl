@@ -16,6 +16,7 @@ cluster_test_() ->
     cluster:rows(60, [
         {"a profile from macula_nat_cache", fun cached/1},
         {"profiles from the DHT in all forms", fun dht/1},
+        {"compatible with v0.14.3", fun compatible/1},
         {"a profile that nobody has", fun nowhere/1},
         {"a service is missing", fun missing/1},
         {"one service is slow", fun one_is_slow/1},
@@ -39,6 +40,7 @@ cluster_test_() ->
         {"a miss is not remembered", fun misses/1},
         {"the nodes of --connect are asked first", fun connect_order/1},
         {"the node of the caller is asked before others", fun caller_first/1},
+        {"the cache of the caller's node is asked after not_found", fun own_after_not_found/1},
         {"a plain node costs no waiting", fun plain/1},
         {"a C node as caller", fun c_node/1},
         {"references that are not an answer's", fun references/1},
@@ -94,10 +96,12 @@ dht_rows() ->
     [
         {List([Public]), direct, Public},
         {fun(Id) -> {ok, Public(Id)} end, direct, Public},
-        {List([fun binary_form/1]), direct, fun binary_form/1},
-        {fun(Id) -> {ok, binary_form(Id)} end, direct, fun binary_form/1},
-        {List([fun binary_policies/1]), direct, fun binary_policies/1},
-        {List([fun unknown_policies/1]), hole_punch, fun unknown_policies/1},
+        {List([fun binary_form/1]), direct, fun atom_form/1},
+        {fun(Id) -> {ok, binary_form(Id)} end, direct, fun atom_form/1},
+        {List([fun both_forms/1]), direct, fun both_forms/1},
+        {List(lists:duplicate(256, Constant(#{})) ++ [Public]), hole_punch, Unknown},
+        {List([fun binary_policies/1]), direct, fun atom_policies/1},
+        {List([fun unknown_policies/1]), hole_punch, fun odd_policies/1},
         {List([RelayAt(-200), At(-100), RelayAt(-300)]), direct, At(-100)},
         {List([At(-100), RelayAt(-200)]), direct, At(-100)},
         {List([RelayAt(-100), At(30)]), direct, At(30)},
@@ -128,14 +132,49 @@ binary_form(Id) ->
     #{<<"node_id">> => Id, <<"mapping_policy">> => <<"ei">>, <<"filtering_policy">> => <<"ei">>,
       <<"allocation_policy">> => <<"pp">>, <<"can_receive_unsolicited">> => true, <<"requires_relay">> => false,
       <<"relay_capable">> => true, <<"detected_at">> => 1700000000, <<"ttl_seconds">> => 300,
-      <<"endpoint">> => <<"192.0.2.1:4433">>}.
+      <<"endpoint">> => <<"192.0.2.1:4433">>, <<"unknown">> => <<"ei">>, {<<"node_id">>, 1} => []}.
+
+%% As nat_profile() has it; what is not of its keys stays as it was.
+atom_form(Id) ->
+    #{node_id => Id, mapping_policy => ei, filtering_policy => ei, allocation_policy => pp,
+      can_receive_unsolicited => true, requires_relay => false, relay_capable => true, detected_at => 1700000000,
+      ttl_seconds => 300, endpoint => <<"192.0.2.1:4433">>, <<"unknown">> => <<"ei">>, {<<"node_id">>, 1} => []}.
+
+%% No key is there twice afterwards.
+both_forms(Id) ->
+    (cluster:public(Id))#{<<"latitude">> => 1, <<"mapping_policy">> => ei}.
 
 %% With these policies the target is a full cone.
 binary_policies(Id) ->
     (cluster:public(Id))#{mapping_policy => <<"ei">>, filtering_policy => <<"ei">>, allocation_policy => <<"pp">>}.
 
+atom_policies(Id) ->
+    (cluster:public(Id))#{allocation_policy => pp}.
+
+odd_policies(Id) ->
+    (atom_form(Id))#{mapping_policy => <<"of another world">>, can_receive_unsolicited => false}.
+
 unknown_policies(Id) ->
     (binary_form(Id))#{<<"mapping_policy">> => <<"of another world">>, <<"can_receive_unsolicited">> => false}.
+
+%% The old rules, and nothing is read from the DHT: a peer that only the DHT knows is unknown, and never reached directly.
+compatible(#{plain := P} = W) ->
+    Dht = cluster:stored(#{cluster:key(<<"nat.profile">>, ?T) => {ok, [cluster:public(?T)]},
+                           cluster:key(<<"peer.endpoint">>, ?T) =>
+                               {ok, [#{<<"host">> => <<"h.example">>, <<"port">> => 1}]}}),
+    Profiles = [cluster:profile(<<"pc">>), cluster:profile(<<"rd">>, #{allocation_policy => rd})],
+    cluster:with(W, ["--compatibility", "v0_14_3"], [{a, ?CACHE, cluster:known(Profiles)}, {a, ?DHT, Dht}], fun(N, _) ->
+        ?assertMatch({ok, relay, _}, cluster:ask(P, N, <<"pc">>, <<"rd">>)),
+        ?assertMatch(#{strategy_rules := v0_14_3, compatibility := v0_14_3}, cluster:state(P, N)),
+        {ok, hole_punch, Id} = cluster:ask(P, N, <<"pc">>, ?T),
+        ?assertMatch(#{target_profile := undefined}, cluster:session(P, N, Id)),
+        ?assertMatch([{store, _, _}, {store, _, _}], cluster:await_calls(W, a, ?DHT, 2))
+    end),
+    %% Without a cache nothing is waited for.
+    cluster:with(W, ["--compatibility", "v0_14_3"], [{a, ?DHT, hold()}], fun(N, _) ->
+        embed(P, N, cluster:public(?T)),
+        ?assertMatch({ok, direct, _}, cluster:ask(P, N, ?I, ?T))
+    end).
 
 nowhere(#{plain := P} = W) ->
     cluster:with(W, [], [{a, ?CACHE, cluster:known([])}, {a, ?DHT, nothing_stored()}], fun(N, _) ->
@@ -389,6 +428,24 @@ caller_first(#{a := A, b := B, plain := P} = W) ->
         cluster:await_services(A, N, #{?CACHE => 2}),
         %% A caller without macula on its node is served through another one.
         ?assertMatch([Key] when Key =:= a; Key =:= b, asked(W, P, N, <<"4">>))
+    end).
+
+%% After the first node of --connect the caller's own, whatever else is connected; then the DHT.
+own_after_not_found(#{a := #{node := NodeA} = A, b := #{node := NodeB}, plain := P} = W) ->
+    Dht = cluster:stored(#{cluster:key(<<"nat.profile">>, <<"2">>) => {ok, [cluster:public(<<"2">>)]}}),
+    Services = [{a, ?CACHE, cluster:known([])}, {b, ?CACHE, every_profile()}, {a, ?DHT, Dht},
+                {plain, ?CACHE, cluster:known([cluster:public(<<"1">>)])}],
+    Args = ["--connect", atom_to_list(NodeA), "--connect", atom_to_list(NodeB)],
+    cluster:with(W, Args, Services, fun(N, _) ->
+        ?assertEqual([a, plain], asked(W, P, N, <<"1">>)),
+        Find = fun(Id) -> {find_value, cluster:key(<<"nat.profile">>, Id), 20} end,
+        ?assertNot(lists:member(Find(<<"1">>), cluster:calls(W, a, ?DHT))),
+        ?assertEqual([a, plain], asked(W, P, N, <<"2">>)),
+        ?assert(lists:member(Find(<<"2">>), cluster:calls(W, a, ?DHT))),
+        %% It is asked once, where it is the first as well.
+        {ok, hole_punch, _} = cluster:ask(A, N, ?I, <<"3">>),
+        ?assertEqual([{get, <<"3">>}], [Get || {get, <<"3">>} = Get <- cluster:calls(W, a, ?CACHE)]),
+        ?assertEqual([], cluster:calls(W, b, ?CACHE))
     end).
 
 everywhere() ->

@@ -26,6 +26,7 @@ deliveries_test_() ->
     ] ++ [
         {"all ways fail: " ++ Title, fun(W) -> undelivered(W, Services) end} || {Title, Services} <- all_fail()
     ] ++ [
+        {"the node of the caller first", fun caller_first/1},
         {"the DHT of another node", fun other_dht/1},
         {"a slow connection holds nobody up", fun slow/1},
         {"a connection that takes too long", fun too_slow/1},
@@ -148,11 +149,11 @@ endpoints() ->
         {"with a scheme", {Bare#{endpoint => <<"https://h.example:7000">>}, none,
                            <<"https://h.example:7000">>, <<"h.example">>, [7000, 7002, 7004]}},
         {"with IPv6", {Bare#{endpoint => <<"[2001:db8::2]:7000">>}, none,
-                       <<"[2001:db8::2]:7000">>, <<"2001:db8::2">>, [7000, 7002, 7004]}},
+                       <<"2001:db8::2:7000">>, <<"2001:db8::2">>, [7000, 7002, 7004]}},
         {"the reflexive address", {Bare#{reflexive_address => {{192, 0, 2, 9}, 5000}}, none,
                                    <<"192.0.2.9:5000">>, <<"192.0.2.9">>, [5000, 5002, 5004]}},
         {"the reflexive IPv6 address", {Bare#{reflexive_address => V6}, none,
-                                        <<"[2001:db8::1]:5000">>, <<"2001:db8::1">>, [5000, 5002, 5004]}},
+                                        <<"2001:db8::1:5000">>, <<"2001:db8::1">>, [5000, 5002, 5004]}},
         {"the profile's before the DHT's", {Bare#{endpoint => <<"h.example:7000">>}, {ok, address(<<"x.example">>, 1)},
                                             <<"h.example:7000">>, <<"h.example">>, [7000, 7002, 7004]}},
         {"a map of the DHT", {Bare, {ok, address(<<"203.0.113.9">>, 77)},
@@ -160,7 +161,7 @@ endpoints() ->
         {"a list of the DHT", {Bare, {ok, [address(<<"203.0.113.9">>, 77), address(<<"203.0.113.10">>, 78)]},
                                <<"203.0.113.9:77">>, <<"203.0.113.9">>, Default}},
         {"IPv6 of the DHT", {Bare, {ok, [address(<<"2001:db8::3">>, 77)]},
-                             <<"[2001:db8::3]:77">>, <<"2001:db8::3">>, Default}},
+                             <<"2001:db8::3:77">>, <<"2001:db8::3">>, Default}},
         {"garbage of the DHT", {Bare, {ok, [garbage, #{}, address(17, x), address(<<>>, 1), address(<<"a b">>, 1),
                                             address(<<"203.0.113.9">>, 77)]},
                                 <<"203.0.113.9:77">>, <<"203.0.113.9">>, Default}},
@@ -256,6 +257,28 @@ other_dht(#{a := #{node := NodeA}, plain := P} = W) ->
         ?assertEqual({0, 2, 0}, delivered(P, N))
     end).
 
+%% The caller's own node connects, even beside nodes of --connect; after an error one other does, and after two the DHT
+%% gets it. A retry goes the same way.
+caller_first(#{a := #{node := NodeA}, b := B, plain := P} = W) ->
+    Refuses = fun(_) -> {reply, {error, refused}} end,
+    Services = [{a, ?CACHE, everybody()}, {a, ?DHT, cluster:stored(#{})}
+                | [{Key, ?CONNECTOR, cluster:connector()} || Key <- [a, b, plain]]],
+    Count = fun() -> [length(cluster:calls(W, Key, ?CONNECTOR)) || Key <- [b, a, plain]] end,
+    cluster:with(W, ["--connect", atom_to_list(NodeA)], Services, fun(N, _) ->
+        {ok, hole_punch, _} = cluster:ask(B, N, ?I, ?T),
+        cnode:await(fun() -> delivered(P, N) =:= {2, 0, 0} end),
+        ?assertEqual([2, 0, 0], Count()),
+        cluster:act(W, b, ?CONNECTOR, Refuses),
+        {ok, hole_punch, Id} = cluster:ask(B, N, <<"x">>, <<"y">>),
+        cnode:await(fun() -> delivered(P, N) =:= {4, 0, 0} end),
+        ?assertEqual([4, 2, 0], Count()),
+        cluster:act(W, a, ?CONNECTOR, Refuses),
+        %% The failed attempt is reported from elsewhere: it is not that node which has asked.
+        cnode:on(P, fun() -> gen_server:cast({?NAME, N}, {report_result, Id, <<"x">>, failure}) end),
+        cnode:await(fun() -> delivered(P, N) =:= {4, 2, 0} end),
+        ?assertEqual([6, 4, 0], Count())
+    end).
+
 slow(#{plain := P} = W) ->
     Act = fun({send_message, <<"target", _/binary>>, _, _}) -> hold;
              (_) -> {reply, ok}
@@ -317,12 +340,12 @@ without_module(#{a := #{node := NodeA} = A, b := #{node := NodeB}, plain := P} =
         ?assertEqual({3, 0}, {Nodes(), Calls()}),
         {ok, hole_punch, _} = cluster:ask(P, N, ?I, ?T),
         _ = cluster:await_calls(W, b, ?CONNECTOR, 2),
-        %% Two for profiles, two to the node without the module, two to the other.
-        ?assertEqual({2, 6}, {Nodes(), Calls()}),
+        %% Two for profiles, two each to the nodes without the module, the caller's first, two to the last.
+        ?assertEqual({1, 8}, {Nodes(), Calls()}),
         cnode:on(A, fun() -> ok = double:start(?CONNECTOR, cluster:connector()), double:load_connector() end),
         {ok, hole_punch, _} = cluster:ask(P, N, <<"x">>, <<"y">>),
         _ = cluster:await_calls(W, b, ?CONNECTOR, 4),
-        ?assertEqual({2, 10}, {Nodes(), Calls()}),
+        ?assertEqual({1, 12}, {Nodes(), Calls()}),
         ?assertEqual([], cluster:calls(W, a, ?CONNECTOR)),
         cluster:await_rest(P, N),
         ?assertEqual({4, 0, 0}, delivered(P, N))

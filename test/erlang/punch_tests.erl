@@ -17,6 +17,7 @@
 
 punch_test_() ->
     [{setup, fun() -> world(?DELAY, []) end, fun stop/1, fun(W) -> [tests(W, fast() ++ paths() ++ contacts())] end},
+     {"both peers report the success", {timeout, ?SECONDS, fun success_of_both/0}},
      {setup, fun() -> world(?SLOW_DELAY, []) end, fun stop/1, fun(W) -> [tests(W, slow())] end},
      {setup, fun() -> world(?SLOW_DELAY, ["--max-sessions", "3"]) end, fun stop/1, fun(W) -> [tests(W, small())] end}].
 
@@ -91,6 +92,17 @@ profile(Id, symmetric) ->
     (profile(Id))#{mapping_policy => pd, allocation_policy => rd, requires_relay => true};
 profile(Id, punchable) ->
     profile(Id).
+
+%% A connector and a gateway of macula both report: the second of them is nothing to warn of.
+success_of_both() ->
+    W = #{program := Program} = world(?SLOW_DELAY, ["--log-level", "debug"]),
+    {A, IdA, _, IdB} = pair(W),
+    {ok, hole_punch, Id} = request(A, IdA, IdB, #{}),
+    [cast(A, {report_result, Id, Who, success}) || Who <- [IdA, IdB]],
+    _ = cnode:await_log(Program, "debug .*report_result for session .* ignored: the session has ended"),
+    ?assertMatch(#{counters := #{completed := 1, reports_ended := 1}}, state(W)),
+    ?assertEqual([], [Line || Line <- cnode:log(Program), re:run(Line, "warning .*report_result") =/= nomatch]),
+    stop(W).
 
 %% How a session stands, in short.
 short(#{strategy := Strategy, state := State, attempts := Attempts} = Session) ->

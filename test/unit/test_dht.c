@@ -110,6 +110,21 @@ START_TEST(test_list_of_values)
 }
 END_TEST
 
+START_TEST(test_no_more_than_256_terms_are_looked_at)
+{
+    term_put_tuple(&term, 2);
+    term_put_atom(&term, "ok");
+    term_put_list(&term, 258);
+    for (int i = 1; i < 256; i++)
+        term_put_atom(&term, "no_map");
+    put_value(256);
+    put_value(257);
+    put_value(258);
+    term_put_nil(&term);
+    ck_assert_str_eq(values(), "256,");
+}
+END_TEST
+
 START_TEST(test_one_value)
 {
     term_put_tuple(&term, 2);
@@ -189,6 +204,7 @@ Suite *suite_dht(void)
     tcase_add_test(tc, test_no_key);
     tcase_add_test(tc, test_find);
     tcase_add_test(tc, test_list_of_values);
+    tcase_add_test(tc, test_no_more_than_256_terms_are_looked_at);
     tcase_add_test(tc, test_one_value);
     tcase_add_test(tc, test_no_values);
     tcase_add_test(tc, test_judge);

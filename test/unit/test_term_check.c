@@ -292,6 +292,31 @@ START_TEST(test_many_keys)
 }
 END_TEST
 
+/* A list of so many empty ones, with its own end a term more. */
+static size_t put_nils(uint8_t *to, uint32_t count)
+{
+    const uint8_t head[] = {TAG_LIST, (uint8_t)(count >> 24), (uint8_t)(count >> 16),
+                            (uint8_t)(count >> 8), (uint8_t)count};
+
+    memcpy(to, head, sizeof head);
+    memset(to + sizeof head, TAG_NIL, count + 1);
+    return sizeof head + count + 1;
+}
+
+START_TEST(test_many_terms)
+{
+    uint8_t *bytes = malloc(16 + TERM_MAX_TERMS);
+    size_t len;
+
+    ck_assert_ptr_nonnull(bytes);
+    len = put_nils(bytes, TERM_MAX_TERMS - 2);
+    ck_assert_int_eq(term_check(bytes, len), (ssize_t)len);
+    len = put_nils(bytes, TERM_MAX_TERMS - 1);
+    ck_assert_int_eq(term_check(bytes, len), -E2BIG);
+    free(bytes);
+}
+END_TEST
+
 /* The size that a fun tells must be its own. */
 START_TEST(test_fun_size)
 {
@@ -330,6 +355,7 @@ Suite *suite_term_check(void)
     tcase_add_test(tc, test_atom_length);
     tcase_add_test(tc, test_keys);
     tcase_add_test(tc, test_many_keys);
+    tcase_add_test(tc, test_many_terms);
     tcase_add_test(tc, test_fun_size);
     suite_add_tcase(s, tc);
     return s;
