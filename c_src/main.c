@@ -221,6 +221,7 @@ static struct coordinator_options coordinator_settings(const struct options *o)
         .profile_cache_ttl_ms = o->profile_cache_ttl_ms,
         .preferred_nodes = o->connect,
         .preferred_count = o->connect_count,
+        .is_compatible = o->is_compatible,
     };
 
     nat_config_init(&settings.nat);

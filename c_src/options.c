@@ -21,6 +21,7 @@ struct parse {
     const char *name;
     const char *cookie_file;
     const char *listen;
+    uint64_t given; /* a bit for each row: what was said already is not looked for elsewhere */
     char *error;
     size_t error_size;
 };
@@ -68,12 +69,11 @@ static int take_connect(struct parse *p, const struct row *row, const char *valu
 {
     struct options *o = p->o;
 
-    (void)row;
     for (size_t i = 0; i < o->connect_count; i++)
         if (strcmp(o->connect[i], value) == 0)
             return 0;
     if (o->connect_count == OPTIONS_CONNECT_MAX)
-        return fail(p, "--connect may be given for at most %d nodes", OPTIONS_CONNECT_MAX);
+        return fail(p, "%s may be given for at most %d nodes", row->name, OPTIONS_CONNECT_MAX);
     o->connect[o->connect_count++] = value;
     return 0;
 }
@@ -103,6 +103,14 @@ static int take_rules(struct parse *p, const struct row *row, const char *value)
         p->o->rules = NAT_RULES_FEASIBLE;
     else
         return fail(p, "%s must be %s, not '%s'", row->name, row->argument, shown(value).text);
+    return 0;
+}
+
+static int take_compatibility(struct parse *p, const struct row *row, const char *value)
+{
+    if (strcmp(value, "v0_14_3") != 0)
+        return fail(p, "%s must be v0_14_3, not '%s'", row->name, shown(value).text);
+    p->o->is_compatible = true;
     return 0;
 }
 
@@ -169,6 +177,8 @@ static const struct row rows[] = {
      offsetof(struct options, max_sessions), 1000000, 1, 10000000},
     {"--strategy-rules", "documented|v0_14_3|feasible", take_rules,
      "rules that choose the strategy (default documented)", 0, 0, 0, 0},
+    {"--compatibility", "RELEASE", take_compatibility,
+     "answer as the module of v0_14_3 did: its rules, and nothing read from the DHT", 0, 0, 0, 0},
     {"--log-level", "LEVEL", take_log_level,
      "error, warning, notice, info or debug (default info)", 0, 0, 0, 0},
     {"--exit-on-stdin-eof", NULL, take_switch, "end when stdin is closed",
@@ -195,10 +205,16 @@ void options_print_help(FILE *out)
             fprintf(out, " (%u to %u, default %u)", row->min, row->max, row->initial);
         fputc('\n', out);
     }
-    fputs("\nAn option's value is the next argument or follows a '='. EPMD is found with "
-          "ERL_EPMD_PORT and\n"
-          "ERL_EPMD_ADDRESS. Exit status: 0 in order, 64 wrong usage, 69 name taken or no EPMD.\n",
-          out);
+    fputs(
+        "\nAn option's value is the next argument or follows a '='. Every option can also be given "
+        "in the\n"
+        "environment, --port as MACULA_NAT_PORT and so on: several nodes of MACULA_NAT_CONNECT "
+        "have\n"
+        "commas between them, a switch is true or false, and an empty variable counts as none. "
+        "The\n"
+        "command line wins. EPMD is found with ERL_EPMD_PORT and ERL_EPMD_ADDRESS.\n"
+        "Exit status: 0 in order, 64 wrong usage, 69 name taken or no EPMD.\n",
+        out);
 }
 
 /*
@@ -305,22 +321,25 @@ static int complete_listen(struct parse *p)
     return 0;
 }
 
-/* The row whose name is the argument, or its part before a '='. */
-static const struct row *find_row(const char *argument)
+/* The row whose name is the `len` characters at `name`. */
+static const struct row *find_row(const char *name, size_t len)
 {
-    size_t len = strcspn(argument, "=");
-
     for (const struct row *row = rows; row < rows + ROW_COUNT; row++)
-        if (strlen(row->name) == len && memcmp(row->name, argument, len) == 0)
+        if (strlen(row->name) == len && memcmp(row->name, name, len) == 0)
             return row;
     return NULL;
+}
+
+static uint64_t bit_of(const char *name)
+{
+    return UINT64_C(1) << (find_row(name, strlen(name)) - rows);
 }
 
 /* Takes the option at argv[*i] with its value, and moves *i to the last argument it used. */
 static int parse_argument(struct parse *p, int argc, char **argv, int *i)
 {
     const char *argument = argv[*i];
-    const struct row *row = find_row(argument);
+    const struct row *row = find_row(argument, strcspn(argument, "="));
     const char *equals = strchr(argument, '=');
     const char *value = equals != NULL ? equals + 1 : NULL;
 
@@ -336,7 +355,80 @@ static int parse_argument(struct parse *p, int argc, char **argv, int *i)
     }
     if (row->argument != NULL && (value == NULL || value[0] == 0))
         return fail(p, "%s needs a value: %s", row->name, row->argument);
+    p->given |= bit_of(row->name);
     return row->take(p, row, value);
+}
+
+/* --- the environment --- */
+
+#define VARIABLE_SIZE 48
+
+/* MACULA_NAT_PORT for --port. */
+static void name_variable(char variable[static VARIABLE_SIZE], const char *option)
+{
+    char *end = variable + snprintf(variable, VARIABLE_SIZE, "MACULA_NAT_%s", option + 2);
+
+    for (char *s = variable; s < end; s++)
+        *s = (char)(*s == '-' ? '_' : *s >= 'a' && *s <= 'z' ? *s - 'a' + 'A' : *s);
+}
+
+static int take_list(struct parse *p, const struct row *row, const char *value)
+{
+    char *rest = strdup(value);
+    int status = 0;
+
+    p->o->connect_text = rest;
+    if (rest == NULL)
+        return fail(p, "out of memory");
+    for (char *name; status == 0 && (name = strsep(&rest, ",")) != NULL;)
+        status = row->take(p, row, name);
+    return status;
+}
+
+static int take_variable(struct parse *p, const struct row *row)
+{
+    char variable[VARIABLE_SIZE];
+
+    if (row->take == take_help || row->take == take_version)
+        return 0;
+    name_variable(variable, row->name);
+    const char *value = getenv(variable);
+    if (value == NULL || value[0] == 0)
+        return 0;
+    p->given |= bit_of(row->name);
+    struct row named = *row;
+    named.name = variable; /* in what is said of it */
+    if (row->take == take_connect)
+        return take_list(p, &named, value);
+    if (row->argument != NULL)
+        return row->take(p, &named, value);
+    if (strcmp(value, "true") != 0 && strcmp(value, "false") != 0)
+        return fail(p, "%s must be true or false, not '%s'", variable, shown(value).text);
+    return strcmp(value, "true") == 0 ? row->take(p, &named, value) : 0;
+}
+
+/* What the command line has not said. */
+static int parse_environment(struct parse *p)
+{
+    const uint64_t names = bit_of("--sname") | bit_of("--name");
+    int status = 0;
+
+    if (p->given & names)
+        p->given |= names;
+    for (size_t i = 0; i < ROW_COUNT && status == 0; i++)
+        if (!(p->given & UINT64_C(1) << i))
+            status = take_variable(p, &rows[i]);
+    return status;
+}
+
+/* The old rules come with --compatibility, unless others are asked for beside it or where it counts
+ * for more. */
+static void settle_rules(struct parse *p)
+{
+    if (!p->o->is_compatible || (p->given & bit_of("--strategy-rules")))
+        return;
+    p->o->rules = NAT_RULES_V0_14_3;
+    p->given |= bit_of("--strategy-rules");
 }
 
 int options_parse(struct options *o, int argc, char **argv, char *error, size_t error_size)
@@ -358,6 +450,10 @@ int options_parse(struct options *o, int argc, char **argv, char *error, size_t 
 
     for (int i = 1; i < argc && status == 0; i++)
         status = parse_argument(&p, argc, argv, &i);
+    settle_rules(&p);
+    if (status == 0)
+        status = parse_environment(&p);
+    settle_rules(&p);
     o->cookie_file = p.cookie_file;
     if (status == 0)
         status = complete_node_name(&p);
@@ -373,6 +469,8 @@ int options_parse(struct options *o, int argc, char **argv, char *error, size_t 
 void options_free(struct options *o)
 {
     free(o->connect);
+    free(o->connect_text);
     o->connect = NULL;
+    o->connect_text = NULL;
     o->connect_count = 0;
 }

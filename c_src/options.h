@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The command line. One table in options.c names every option with its argument, default, bounds
- * and help; the parser and --help both read that table. Parsing does no input or output; of the
- * machine it only asks for the host name, to complete a node name.
+ * The command line, and the same options in the environment. One table in options.c names every
+ * option with its argument, default, bounds and help; the parser and --help both read that table.
+ * Parsing does no input or output; of the machine it only asks for the environment and, to complete
+ * a node name, the host name.
  *
- * The strings in `struct options` belong to argv, which must outlive it; the list `connect` is
- * owned by it and given back by options_free(). Numbers are within the bounds of the table once
- * options_parse() has returned 0.
+ * The strings in `struct options` belong to argv and the environment, which must outlive it; the
+ * list `connect` is owned by it and given back by options_free(). Numbers are within the bounds of
+ * the table once options_parse() has returned 0.
  */
 #ifndef OPTIONS_H
 #define OPTIONS_H
@@ -41,7 +42,8 @@ struct options {
     struct sockaddr_storage listen;         /* port set; AF_UNSPEC: all interfaces, see `port` */
     const char **connect;                   /* full node names, each once */
     size_t connect_count;
-    uint32_t port; /* 0: any */
+    char *connect_text; /* where they come from the environment */
+    uint32_t port;      /* 0: any */
     uint32_t punch_timeout_ms;
     uint32_t max_punch_attempts;
     uint32_t coordination_delay_ms;
@@ -50,15 +52,16 @@ struct options {
     uint32_t session_ttl_s;
     uint32_t max_sessions;
     enum nat_rules rules;
-    int log_level; /* LOG_ERR to LOG_DEBUG of syslog.h */
+    bool is_compatible; /* with v0.14.3, where its callers depend on how it answered */
+    int log_level;      /* LOG_ERR to LOG_DEBUG of syslog.h */
     bool exit_on_stdin_eof;
 };
 
 /*
- * Reads the command line into `o`, which needs no initialisation. Returns 0, OPTIONS_ASKED_HELP or
- * OPTIONS_ASKED_VERSION, or a negative errno with one line (no newline, at most error_size - 1
- * bytes) in `error`: -EINVAL for a wrong command line, -ENOMEM. Call options_free() after 0 only;
- * otherwise `o` owns nothing.
+ * Reads the command line and the environment into `o`, which needs no initialisation. Returns 0,
+ * OPTIONS_ASKED_HELP or OPTIONS_ASKED_VERSION, or a negative errno with one line (no newline, at
+ * most error_size - 1 bytes) in `error`: -EINVAL for a wrong command line, -ENOMEM. Call
+ * options_free() after 0 only; otherwise `o` owns nothing.
  */
 int options_parse(struct options *o, int argc, char **argv, char *error, size_t error_size);
 

@@ -339,12 +339,14 @@ int coordinator_start(struct coordinator *co, struct node *node, struct nat_cach
     co->services.ctx = co;
     lookup_init(&co->lookup, &co->services, &co->calls, cache, options->lookup_timeout_ms,
                 options->profile_cache_ttl_ms);
+    co->lookup.without_dht = options->is_compatible;
     cache->changed = on_cache_changed;
     cache->changed_ctx = co;
     mailboxes_init(&co->mailboxes, node, &co->watches);
     clocks_init(&co->clocks, node, &co->calls);
     deliveries_init(&co->deliveries, &co->services, &co->calls, &co->mailboxes, &co->clocks,
                     co->nat);
+    co->deliveries.reads_no_dht = options->is_compatible;
     co->phase_ns = ((uint64_t)wall_ns() - uv_hrtime()) % NS_PER_MS;
     uv_timer_init(node->loop, &co->timer);
     co->timer.data = co;

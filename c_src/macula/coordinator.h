@@ -34,6 +34,7 @@ struct coordinator_options {
     uint32_t profile_cache_ttl_ms;
     const char *const *preferred_nodes; /* of --connect */
     size_t preferred_count;
+    bool is_compatible; /* with v0.14.3: nothing is read from the DHT */
 };
 
 struct coordinator_counters {

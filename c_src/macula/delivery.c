@@ -304,6 +304,11 @@ static void read_profile_endpoint(struct delivery *d)
         d->endpoint[0] = '\0';
 }
 
+static bool can_search(const struct deliveries *all)
+{
+    return !all->reads_no_dht && services_count(all->services, SERVICE_ROUTING) > 0;
+}
+
 static void find_recipient(struct delivery *d)
 {
     if (send_to_mailbox(d->all, &d->action)) {
@@ -311,7 +316,8 @@ static void find_recipient(struct delivery *d)
         return;
     }
     read_profile_endpoint(d);
-    if (d->endpoint[0] != '\0' || !ask(d, &ask_find_recipient, DELIVERY_DHT_LIMIT))
+    if (d->endpoint[0] != '\0' || !can_search(d->all) ||
+        !ask(d, &ask_find_recipient, DELIVERY_DHT_LIMIT))
         send_message(d);
 }
 
@@ -375,12 +381,13 @@ static struct delivery *delivery_new(struct deliveries *all, const struct nat_ac
 void delivery_start(struct deliveries *all, const struct nat_action *action)
 {
     bool host_is_known = action->peer_host.len > 0;
-    bool has_dht = services_count(all->services, SERVICE_ROUTING) > 0;
+    bool searches = !host_is_known && can_search(all);
 
-    if ((host_is_known || !has_dht) && send_to_mailbox(all, action))
+    if (!searches && send_to_mailbox(all, action))
         return;
     /* Without a macula node there is nobody to ask. */
-    bool has_service = has_dht || services_count(all->services, SERVICE_CONNECTOR) > 0;
+    bool has_service = services_count(all->services, SERVICE_ROUTING) > 0 ||
+                       services_count(all->services, SERVICE_CONNECTOR) > 0;
     bool is_one_too_many = all->count >= DELIVERIES_MAX;
     struct delivery *d = has_service && !is_one_too_many ? delivery_new(all, action) : NULL;
     if (!d) {
@@ -390,6 +397,6 @@ void delivery_start(struct deliveries *all, const struct nat_action *action)
                                      : "no mailbox, no connection, no DHT");
         return;
     }
-    if (host_is_known || !ask(d, &ask_find_peer, DELIVERY_DHT_LIMIT))
+    if (!searches || !ask(d, &ask_find_peer, DELIVERY_DHT_LIMIT))
         find_recipient(d);
 }

@@ -29,6 +29,7 @@ struct deliveries {
     struct mailboxes *mailboxes;
     struct clocks *clocks;       /* of the mailboxes' nodes */
     struct nat_coordinator *nat; /* is told how long deliveries took */
+    bool reads_no_dht; /* as v0.14.3 in effect did: it only stores there, as a last resort */
     struct delivery *under_way;
     size_t count;
     uint64_t to_mailboxes, to_connectors, to_dht, failed;

@@ -346,6 +346,7 @@ static struct flight *flight_new(struct lookup *lookup, struct slice id, struct 
         memcpy(f->id + id.len, caller.data, caller.len);
     f->caller = (struct slice){f->id + id.len, caller.len};
     f->lookup = lookup;
+    f->dht_asked = lookup->without_dht;
     f->deadline = now(lookup) + lookup->timeout_ms;
     f->mark = services_mark(lookup->services);
     uv_timer_init(lookup->services->node->loop, &f->timer);
@@ -360,7 +361,7 @@ static bool has_no_source(const struct lookup *lookup)
 {
     return services_are_settled(lookup->services, services_mark(lookup->services)) &&
            services_count(lookup->services, SERVICE_CACHE) == 0 &&
-           services_count(lookup->services, SERVICE_ROUTING) == 0;
+           (lookup->without_dht || services_count(lookup->services, SERVICE_ROUTING) == 0);
 }
 
 bool lookup_known(struct lookup *lookup, struct slice id, struct nat_profile **profile)

@@ -30,6 +30,9 @@ struct lookup {
     struct nat_cache *embedded;
     uint64_t timeout_ms;
     uint64_t cache_ttl_ms;
+    /* The old module could not read what a real DHT answers, and its callers still cannot: a peer
+     * that only the DHT knows is then unknown. */
+    bool without_dht;
     struct cached_profile *cached; /* by id, oldest first */
     size_t cached_bytes;
     struct flight *flights; /* by id */

@@ -42,6 +42,8 @@ static void put_options(struct coordinator *co, struct buffer *b)
     put_map(b, "options", numbers, COUNT(numbers));
     term_put_atom(b, "strategy_rules");
     term_put_atom(b, rules[o->nat.rules]);
+    term_put_atom(b, "compatibility");
+    term_put_atom(b, o->is_compatible ? "v0_14_3" : "none");
 }
 
 static void put_sessions(struct coordinator *co, struct buffer *b)
@@ -179,7 +181,7 @@ static void put_calls(struct coordinator *co, struct buffer *b)
 
 void status_put(struct coordinator *co, struct buffer *b)
 {
-    term_put_map(b, 10);
+    term_put_map(b, 11);
     put_services(co, b);
     term_put_atom(b, "clocks");
     clocks_put(&co->clocks, b);

@@ -16,6 +16,7 @@ cluster_test_() ->
     cluster:rows(60, [
         {"a profile from macula_nat_cache", fun cached/1},
         {"profiles from the DHT in all forms", fun dht/1},
+        {"compatible with v0.14.3", fun compatible/1},
         {"a profile that nobody has", fun nowhere/1},
         {"a service is missing", fun missing/1},
         {"one service is slow", fun one_is_slow/1},
@@ -136,6 +137,25 @@ binary_policies(Id) ->
 
 unknown_policies(Id) ->
     (binary_form(Id))#{<<"mapping_policy">> => <<"of another world">>, <<"can_receive_unsolicited">> => false}.
+
+%% The old rules, and nothing is read from the DHT: a peer that only the DHT knows is unknown, and never reached directly.
+compatible(#{plain := P} = W) ->
+    Dht = cluster:stored(#{cluster:key(<<"nat.profile">>, ?T) => {ok, [cluster:public(?T)]},
+                           cluster:key(<<"peer.endpoint">>, ?T) =>
+                               {ok, [#{<<"host">> => <<"h.example">>, <<"port">> => 1}]}}),
+    Profiles = [cluster:profile(<<"pc">>), cluster:profile(<<"rd">>, #{allocation_policy => rd})],
+    cluster:with(W, ["--compatibility", "v0_14_3"], [{a, ?CACHE, cluster:known(Profiles)}, {a, ?DHT, Dht}], fun(N, _) ->
+        ?assertMatch({ok, relay, _}, cluster:ask(P, N, <<"pc">>, <<"rd">>)),
+        ?assertMatch(#{strategy_rules := v0_14_3, compatibility := v0_14_3}, cluster:state(P, N)),
+        {ok, hole_punch, Id} = cluster:ask(P, N, <<"pc">>, ?T),
+        ?assertMatch(#{target_profile := undefined}, cluster:session(P, N, Id)),
+        ?assertMatch([{store, _, _}, {store, _, _}], cluster:await_calls(W, a, ?DHT, 2))
+    end),
+    %% Without a cache nothing is waited for.
+    cluster:with(W, ["--compatibility", "v0_14_3"], [{a, ?DHT, hold()}], fun(N, _) ->
+        embed(P, N, cluster:public(?T)),
+        ?assertMatch({ok, direct, _}, cluster:ask(P, N, ?I, ?T))
+    end).
 
 nowhere(#{plain := P} = W) ->
     cluster:with(W, [], [{a, ?CACHE, cluster:known([])}, {a, ?DHT, nothing_stored()}], fun(N, _) ->

@@ -15,6 +15,7 @@ command_line_test_() ->
      || {Title, Test} <-
             [{"wrong command lines", fun wrong_command_lines/0},
              {"--help and --version", fun help_and_version/0},
+             {"options in the environment", fun environment/0},
              {"only the ready line on stdout", fun ready_line/0},
              {"long names", fun long_names/0},
              {"short names", fun short_names/0},
@@ -46,7 +47,7 @@ wrong_command_lines() ->
 wrong() ->
     Valued = ["--sname", "--name", "--cookie-file", "--listen", "--port", "--connect", "--punch-timeout-ms",
               "--max-punch-attempts", "--coordination-delay-ms", "--lookup-timeout-ms", "--profile-cache-ttl-ms",
-              "--session-ttl-s", "--max-sessions", "--strategy-rules", "--log-level"],
+              "--session-ttl-s", "--max-sessions", "--strategy-rules", "--compatibility", "--log-level"],
     Numbers = [Option || Option <- Valued, lists:suffix("-ms", Option) orelse lists:suffix("-s", Option)]
         ++ ["--port", "--max-punch-attempts", "--max-sessions"],
     [{Option, [Option]} || Option <- Valued]
@@ -62,7 +63,7 @@ wrong() ->
             {"--help", ["--help=x"]}, {"--exit-on-stdin-eof", ["--exit-on-stdin-eof=1"]},
             {"--listen", ["--listen", "localhost.invalid"]}, {"--listen", ["--listen", "300.0.0.1"]},
             {"--listen", ["--listen", "127.0.0.1:80"]},
-            {"--strategy-rules", ["--strategy-rules", "other"]}, {"--log-level", ["--log-level", "loud"]},
+            {"--strategy-rules", ["--strategy-rules", "other"]}, {"--compatibility", ["--compatibility", "v0_14_4"]}, {"--log-level", ["--log-level", "loud"]},
             {"--sname", ["--sname", "a@b.c"]}, {"--sname", ["--sname", "@b"]}, {"--sname", ["--sname", "a@"]},
             {"--sname", ["--sname", "a b"]}, {"--sname", ["--sname", "a@b@c"]}, {"--sname", ["--sname", "a\nb"]},
             {"--sname", ["--sname", lists:duplicate(300, $a)]},
@@ -78,9 +79,21 @@ help_and_version() ->
     [?assertMatch({_, true}, {Option, string:find(Text, Option) =/= nomatch})
      || Option <- ["--sname", "--name", "--cookie-file", "--listen", "--port", "--connect", "--punch-timeout-ms",
                    "--max-punch-attempts", "--coordination-delay-ms", "--lookup-timeout-ms", "--profile-cache-ttl-ms",
-                   "--session-ttl-s", "--max-sessions", "--strategy-rules", "--log-level", "--exit-on-stdin-eof",
+                   "--session-ttl-s", "--max-sessions", "--strategy-rules", "--compatibility", "--log-level", "--exit-on-stdin-eof",
                    "--help", "--version"]],
     ?assertMatch({0, ["macula_nat_cnode " ++ _], []}, run(["--version"], #{})).
+
+%% The name and the options are there; what the command line says wins.
+environment() ->
+    Name = cnode:unique("environment") ++ "@127.0.0.1",
+    Env = [{"MACULA_NAT_NAME", Name}, {"MACULA_NAT_SESSION_TTL_S", "17"}, {"MACULA_NAT_MAX_SESSIONS", "18"}],
+    with(#{env => Env, node_args => ["--max-sessions", "19"]},
+         fun(#{node := Node}, _) ->
+                 ?assertEqual(Name, atom_to_list(Node)),
+                 ?assertMatch(#{options := #{session_ttl_s := 17, max_sessions := 19}}, sys:get_state({?SERVER, Node}))
+         end),
+    ?assertMatch({?USAGE, [], ["macula_nat_cnode: MACULA_NAT_PORT must be " ++ _]},
+                 run([], #{env => [{"MACULA_NAT_PORT", "65536"}]})).
 
 %%% Names and ports
 

@@ -341,6 +341,7 @@ command_lines() ->
      "--listen 127.0.0.1 --connect a@b --connect c@d --punch-timeout-ms 5000 --max-punch-attempts 3",
      "--coordination-delay-ms 100 --lookup-timeout-ms 2000 --profile-cache-ttl-ms 0 --session-ttl-s 300",
      "--max-sessions 1000000 --strategy-rules v0_14_3 --log-level debug --exit-on-stdin-eof",
+     "--compatibility v0_14_3 MACULA_NAT_PORT=1 MACULA_NAT_CONNECT=a@b,c@d MACULA_NAT_EXIT_ON_STDIN_EOF=true",
      "--sname a --name a@b", "--port=1 --unknown", "--strategy-rules=documented x", "--port 65536", "--port -1"].
 
 numbered(List) ->

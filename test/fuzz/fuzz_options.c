@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The command line: the input's lines are the arguments. */
+/* The command line: the input's lines are the arguments, but for MACULA_NAT_X=Y, which go to the
+ * environment. */
 #include "fuzz.h"
 
 #include "dist/node_name.h"
@@ -23,8 +24,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memcpy(text, data, size);
     text[size] = 0;
     char *rest = text;
-    while (rest && *rest && argc <= ARGUMENTS_MAX)
-        argv[argc++] = strsep(&rest, "\n");
+    clearenv();
+    while (rest && *rest && argc <= ARGUMENTS_MAX) {
+        argv[argc] = strsep(&rest, "\n");
+        if (strncmp(argv[argc], "MACULA_NAT_", 11) == 0 && strchr(argv[argc], '='))
+            putenv(argv[argc]);
+        else
+            argc++;
+    }
+    argv[argc] = NULL;
 
     int result = options_parse(&o, argc, argv, error, sizeof error);
     if (result == 0) {
@@ -34,6 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else if (result < 0) {
         fuzz_check(error[0] != 0 && !strpbrk(error, "\n\r\033"));
     }
+    clearenv();
     free(text);
     return 0;
 }

@@ -67,6 +67,7 @@ START_TEST(defaults_are_those_of_the_documentation)
     ck_assert_uint_eq(options.session_ttl_s, 300);
     ck_assert_uint_eq(options.max_sessions, 1000000);
     ck_assert_int_eq(options.rules, NAT_RULES_DOCUMENTED);
+    ck_assert(!options.is_compatible);
     ck_assert_int_eq(options.log_level, LOG_INFO);
     ck_assert(!options.exit_on_stdin_eof);
     options_free(&options);
@@ -120,6 +121,128 @@ START_TEST(all_rule_sets_have_a_name)
     ck_taken("--strategy-rules", "feasible");
     ck_assert_int_eq(options.rules, NAT_RULES_FEASIBLE);
     options_free(&options);
+}
+END_TEST
+
+START_TEST(compatibility_brings_the_old_rules)
+{
+    ck_taken("--compatibility", "v0_14_3");
+    ck_assert(options.is_compatible);
+    ck_assert_int_eq(options.rules, NAT_RULES_V0_14_3);
+    options_free(&options);
+    ck_taken("--strategy-rules", "feasible", "--compatibility=v0_14_3");
+    ck_assert(options.is_compatible);
+    ck_assert_int_eq(options.rules, NAT_RULES_FEASIBLE);
+    options_free(&options);
+    ck_refused("--compatibility must be v0_14_3, not 'v0_14_4'", "--compatibility", "v0_14_4");
+}
+END_TEST
+
+/* --- the environment --- */
+
+static const char *const variables[][2] = {
+    {"MACULA_NAT_NAME", "a@h.x"},
+    {"MACULA_NAT_COOKIE_FILE", "/c"},
+    {"MACULA_NAT_LISTEN", "127.0.0.2"},
+    {"MACULA_NAT_PORT", "4370"},
+    {"MACULA_NAT_CONNECT", "b@h.x,c@h.x"},
+    {"MACULA_NAT_PUNCH_TIMEOUT_MS", "11"},
+    {"MACULA_NAT_MAX_PUNCH_ATTEMPTS", "12"},
+    {"MACULA_NAT_COORDINATION_DELAY_MS", "13"},
+    {"MACULA_NAT_LOOKUP_TIMEOUT_MS", "14"},
+    {"MACULA_NAT_PROFILE_CACHE_TTL_MS", "15"},
+    {"MACULA_NAT_SESSION_TTL_S", "16"},
+    {"MACULA_NAT_MAX_SESSIONS", "17"},
+    {"MACULA_NAT_STRATEGY_RULES", "feasible"},
+    {"MACULA_NAT_COMPATIBILITY", "v0_14_3"},
+    {"MACULA_NAT_LOG_LEVEL", "debug"},
+    {"MACULA_NAT_EXIT_ON_STDIN_EOF", "true"},
+};
+#define VARIABLES (sizeof variables / sizeof variables[0])
+
+static void ck_all_are_set(void)
+{
+    ck_assert_str_eq(options.node_name, "a@h.x");
+    ck_assert(options.long_names);
+    ck_assert_str_eq(options.cookie_file, "/c");
+    ck_assert_int_eq(options.listen.ss_family, AF_INET);
+    ck_assert_uint_eq(options.port, 4370);
+    ck_assert_uint_eq(options.connect_count, 2);
+    ck_assert_str_eq(options.connect[0], "b@h.x");
+    ck_assert_str_eq(options.connect[1], "c@h.x");
+    ck_assert_uint_eq(options.punch_timeout_ms, 11);
+    ck_assert_uint_eq(options.max_punch_attempts, 12);
+    ck_assert_uint_eq(options.coordination_delay_ms, 13);
+    ck_assert_uint_eq(options.lookup_timeout_ms, 14);
+    ck_assert_uint_eq(options.profile_cache_ttl_ms, 15);
+    ck_assert_uint_eq(options.session_ttl_s, 16);
+    ck_assert_uint_eq(options.max_sessions, 17);
+    ck_assert_int_eq(options.rules, NAT_RULES_FEASIBLE);
+    ck_assert(options.is_compatible);
+    ck_assert_int_eq(options.log_level, LOG_DEBUG);
+    ck_assert(options.exit_on_stdin_eof);
+}
+
+START_TEST(every_option_can_be_in_the_environment)
+{
+    for (size_t i = 0; i < VARIABLES; i++)
+        setenv(variables[i][0], variables[i][1], 1);
+    ck_assert_msg(parse((const char *const[]){NULL}) == 0, "refused: %s", error);
+    ck_all_are_set();
+    options_free(&options);
+    ck_taken("--sname", "z", "--cookie-file", "/z", "--port", "1", "--connect", "y@z",
+             "--strategy-rules", "documented", "--log-level", "error");
+    ck_assert(!options.long_names);
+    ck_assert_uint_eq(strncmp(options.node_name, "z@", 2), 0);
+    ck_assert_str_eq(options.cookie_file, "/z");
+    ck_assert_uint_eq(options.port, 1);
+    ck_assert_uint_eq(options.connect_count, 1);
+    ck_assert_str_eq(options.connect[0], "y@z");
+    ck_assert_int_eq(options.rules, NAT_RULES_DOCUMENTED);
+    ck_assert_int_eq(options.log_level, LOG_ERR);
+    ck_assert_uint_eq(options.session_ttl_s, 16);
+    options_free(&options);
+    ck_taken("--sname", "z", "--connect", "y@z", "--compatibility", "v0_14_3");
+    ck_assert_int_eq(options.rules, NAT_RULES_V0_14_3);
+    options_free(&options);
+}
+END_TEST
+
+START_TEST(an_empty_variable_counts_as_none)
+{
+    for (size_t i = 0; i < VARIABLES; i++)
+        setenv(variables[i][0], "", 1);
+    setenv("MACULA_NAT_HELP", "true", 1);
+    setenv("MACULA_NAT_NO_SUCH_OPTION", "x", 1);
+    ck_assert_int_eq(parse((const char *const[]){NULL}), 0);
+    ck_assert_uint_eq(options.port, 0);
+    ck_assert(!options.exit_on_stdin_eof && !options.is_compatible);
+    options_free(&options);
+    setenv("MACULA_NAT_EXIT_ON_STDIN_EOF", "false", 1);
+    ck_assert_int_eq(parse((const char *const[]){NULL}), 0);
+    ck_assert(!options.exit_on_stdin_eof);
+    options_free(&options);
+}
+END_TEST
+
+START_TEST(wrong_variables_are_refused)
+{
+    static const char *const wrong[][3] = {
+        {"MACULA_NAT_PORT", "65536", "MACULA_NAT_PORT must be 0 to 65535, not '65536'"},
+        {"MACULA_NAT_PORT", "x", "MACULA_NAT_PORT needs a whole number, not 'x'"},
+        {"MACULA_NAT_EXIT_ON_STDIN_EOF", "1",
+         "MACULA_NAT_EXIT_ON_STDIN_EOF must be true or false, not '1'"},
+        {"MACULA_NAT_LOG_LEVEL", "a\nb", "MACULA_NAT_LOG_LEVEL must be"},
+        {"MACULA_NAT_CONNECT", "a@h,,b@h", "no node name"},
+        {"MACULA_NAT_LISTEN", "x", "needs an IPv4 or IPv6 address"},
+    };
+    const char *const *row = wrong[_i];
+
+    setenv(row[0], row[1], 1);
+    ck_assert_int_eq(parse((const char *const[]){NULL}), -EINVAL);
+    ck_assert_msg(strstr(error, row[2]) != NULL, "%s", error);
+    ck_assert_ptr_null(strchr(error, '\n'));
+    ck_assert_int_eq(PARSE("--help"), OPTIONS_ASKED_HELP);
 }
 END_TEST
 
@@ -332,7 +455,7 @@ START_TEST(help_names_what_the_parser_takes)
         else
             ck_assert_str_eq(error, "");
     }
-    ck_assert_int_eq(count, 18);
+    ck_assert_int_eq(count, 19);
     free(text);
 }
 END_TEST
@@ -345,6 +468,10 @@ Suite *suite_options(void)
     tcase_add_test(tests, defaults_are_those_of_the_documentation);
     tcase_add_test(tests, every_option_sets_its_field_and_no_other);
     tcase_add_test(tests, the_last_of_a_repeated_option_counts);
+    tcase_add_test(tests, compatibility_brings_the_old_rules);
+    tcase_add_test(tests, every_option_can_be_in_the_environment);
+    tcase_add_test(tests, an_empty_variable_counts_as_none);
+    tcase_add_loop_test(tests, wrong_variables_are_refused, 0, 6);
     tcase_add_test(tests, wrong_options_are_refused);
     tcase_add_test(tests, all_rule_sets_have_a_name);
     tcase_add_test(tests, an_error_is_one_short_line_whatever_the_argument_holds);
