@@ -26,6 +26,7 @@ struct epmd_exchange {
     uv_getaddrinfo_t resolve;
     int holds; /* handles not yet closed, and a resolve under way */
     struct sockaddr_in address;
+    uint16_t known_port; /* of the node that is looked up; 0: not known */
     uint8_t request[EPMD_REQUEST_MAX];
     size_t request_len;
     uint8_t answer[EPMD_ANSWER_MAX];
@@ -202,7 +203,9 @@ static void retry_on_timer(uv_timer_t *timer)
     struct epmd *epmd = timer->data;
     uint64_t now = uv_now(epmd->loop);
 
-    if (epmd->was_published)
+    if (epmd->is_unused)
+        report(epmd, EPMD_PUBLISHED, 0, "no name is published");
+    else if (epmd->was_published)
         publish_try(epmd, REPUBLISH_TRY_MS);
     else
         publish_try(epmd, epmd->deadline > now + LAST_TRY_MS ? epmd->deadline - now : LAST_TRY_MS);
@@ -339,22 +342,27 @@ static void lookup_on_resolved(uv_getaddrinfo_t *req, int status, struct addrinf
     struct epmd_exchange *ex = req->data;
 
     if (!ex->is_closing) {
-        uint16_t port = ex->epmd->epmd_port;
         if (status == 0) {
             /* The first address, as erl_epmd. IPv4 only was asked for. */
             memcpy(&ex->address, found->ai_addr, sizeof ex->address);
-            ex->address.sin_port = htons(port);
-            status = exchange_connect(ex);
+            ex->address.sin_port = htons(ex->known_port ? ex->known_port : ex->epmd->epmd_port);
         }
-        if (status < 0)
-            exchange_end(ex, status);
+        if (status == 0 && ex->known_port) {
+            exchange_close(ex);
+            lookup_finish(ex, 0, EPMD_VERSION);
+        } else {
+            if (status == 0)
+                status = exchange_connect(ex);
+            if (status < 0)
+                exchange_end(ex, status);
+        }
     }
     uv_freeaddrinfo(found);
     exchange_release(ex);
 }
 
-int epmd_lookup(struct epmd *epmd, const char *name, const char *host, uint64_t timeout_ms,
-                epmd_lookup_cb cb, void *ctx)
+int epmd_lookup(struct epmd *epmd, const char *name, const char *host, uint16_t port,
+                uint64_t timeout_ms, epmd_lookup_cb cb, void *ctx)
 {
     const struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
     uint8_t request[EPMD_REQUEST_MAX];
@@ -367,6 +375,7 @@ int epmd_lookup(struct epmd *epmd, const char *name, const char *host, uint64_t 
         return -ENOMEM;
     memcpy(ex->request, request, (size_t)len);
     ex->request_len = (size_t)len;
+    ex->known_port = port;
     ex->on_read = lookup_on_read;
     ex->on_end = lookup_on_end;
     ex->cb = cb;
@@ -422,6 +431,20 @@ int epmd_publish(struct epmd *epmd, const char *name, uint16_t port)
     uv_update_time(epmd->loop);
     epmd->deadline = uv_now(epmd->loop) + START_MS;
     /* By the timer, so that no callback is called from within this function. */
+    retry_after(epmd, 0);
+    return 0;
+}
+
+int epmd_do_without(struct epmd *epmd)
+{
+    uint32_t random;
+    int rc = uv_random(NULL, NULL, &random, sizeof random, 0, NULL);
+
+    if (rc < 0)
+        return rc;
+    /* 0 to 3 are creations of old nodes. */
+    epmd->creation = random | 4;
+    epmd->is_unused = true;
     retry_after(epmd, 0);
     return 0;
 }

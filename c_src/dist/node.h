@@ -55,6 +55,7 @@ struct node_config {
     const char *name; /* name@host */
     struct slice cookie;
     const struct sockaddr *listen; /* address and port (0: any) of the listener */
+    bool no_epmd;                  /* publish no name */
     struct node_hooks hooks;
 };
 
@@ -90,6 +91,7 @@ struct node {
     uv_prepare_t end_of_turn;
     uv_idle_t next_turn;
     int port;
+    bool no_epmd;
     bool stopping;
     uint64_t stopped_at;
     struct epmd epmd;
@@ -116,8 +118,9 @@ void node_stop(struct node *node);
 /* Gives the memory back, when the loop has closed what node_stop closes; wipes the cookie. */
 void node_free(struct node *node);
 
-/* Stays connected to `name` (name@host) from now on. Returns 0 or -ENOMEM. */
-int node_connect(struct node *node, const char *name);
+/* Stays connected to `name` (name@host) from now on, which listens at `port` (0: the EPMD of its
+ * host knows). Returns 0 or -ENOMEM. */
+int node_connect(struct node *node, const char *name, uint16_t port);
 
 /* Returns the connection to a node, or NULL if there is none that is up. */
 struct connection *node_find(struct node *node, struct slice name);
