@@ -17,38 +17,29 @@
 %% For the handshake, as net_kernel gives it by default.
 -define(SETUP_MS, 7000).
 
-%% @doc Open the door for a C node, and say at which port. It closes with the calling process.
+%% @doc Open the door for a C node, and say at which port. It closes with the calling process, whose listener it is.
 -spec open(node()) -> {ok, inet:port_number()} | {error, {no_listener, inet:posix()}}.
 open(CNode) ->
-    Owner = self(),
-    {Pid, Monitor} = spawn_opt(fun() -> listen(Owner, CNode) end, [link, monitor]),
-    receive
-        {Pid, Answer} ->
-            demonitor(Monitor, [flush]),
-            Answer;
-        {'DOWN', Monitor, process, Pid, Reason} ->
-            {error, {no_listener, Reason}}
-    end.
-
-listen(Owner, CNode) ->
     case gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}, {active, false}, {packet, 2}, {backlog, ?BACKLOG}]) of
         {ok, Listener} ->
-            {ok, Port} = inet:port(Listener),
-            Owner ! {self(), {ok, Port}},
-            accept(Listener, CNode);
+            _ = spawn_link(fun() -> accept(Listener, CNode) end),
+            inet:port(Listener);
         {error, Reason} ->
-            Owner ! {self(), {error, {no_listener, Reason}}}
+            {error, {no_listener, Reason}}
     end.
 
 accept(Listener, CNode) ->
     case gen_tcp:accept(Listener) of
         {ok, Socket} ->
-            hand_over(Socket, CNode);
+            hand_over(Socket, CNode),
+            accept(Listener, CNode);
+        {error, closed} ->
+            ok;
         {error, _} ->
             %% No descriptor, or whoever knocked has gone.
-            timer:sleep(100)
-    end,
-    accept(Listener, CNode).
+            timer:sleep(100),
+            accept(Listener, CNode)
+    end.
 
 %% The process of a connection belongs to net_kernel, which it has to be linked to, and lives as long as the connection.
 hand_over(Socket, CNode) ->
