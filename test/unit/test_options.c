@@ -466,7 +466,7 @@ START_TEST(help_names_what_the_parser_takes)
         else
             ck_assert_str_eq(error, "");
     }
-    ck_assert_int_eq(count, 19);
+    ck_assert_int_eq(count, 20);
     free(text);
 }
 END_TEST
