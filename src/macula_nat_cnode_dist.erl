@@ -80,14 +80,16 @@ loopback() ->
 %% @doc The protocol by which this VM's distribution can connect to a C node.
 -spec protocol() -> {ok, string()} | {error, {distribution_not_tcp, [string()]}}.
 protocol() ->
-    Protocols =
-        case init:get_argument(proto_dist) of
-            {ok, Given} -> lists:append(Given);
-            error -> ["inet_tcp"]
-        end,
+    Protocols = protocols(),
     case [Protocol || Protocol <- Protocols, lists:member(Protocol, ["inet_tcp", "inet6_tcp"])] of
         [Protocol | _] -> {ok, Protocol};
         [] -> {error, {distribution_not_tcp, Protocols}}
+    end.
+
+protocols() ->
+    case init:get_argument(proto_dist) of
+        {ok, Given} -> lists:append(Given);
+        error -> ["inet_tcp"]
     end.
 
 %% @private
@@ -95,8 +97,14 @@ protocol() ->
 -spec init({pid(), node() | undefined}) -> {ok, node()} | ignore | {stop, term()}.
 init({Owner, CNode}) ->
     case net_kernel:get_state() of
-        #{started := no} -> start_distribution(Owner, CNode);
-        _ -> ignore
+        #{started := no} ->
+            %% net_kernel would take the name before it finds out.
+            case [Error || Protocol <- protocols(), {error, _} = Error <- [code:ensure_loaded(list_to_atom(Protocol ++ "_dist"))]] of
+                [] -> start_distribution(Owner, CNode);
+                [{error, Reason} | _] -> {stop, {shutdown, {distribution_not_started, {protocols(), Reason}}}}
+            end;
+        _ ->
+            ignore
     end.
 
 start_distribution(Owner, CNode) ->
@@ -130,15 +138,18 @@ handle_cast(_Msg, Name) ->
 %% @private
 %% @doc End with the process that asked for distribution, or when somebody else has stopped it.
 -spec handle_info(term(), node()) -> {noreply, node()} | {stop, normal, node()}.
-handle_info({'DOWN', _, process, _, _}, Name) ->
+handle_info({'DOWN', _, process, Owner, _}, Name) when is_pid(Owner) ->
     {stop, normal, Name};
+handle_info({'DOWN', _, process, {net_kernel, _}, _}, _Name) ->
+    %% What is stopped from now on would be theirs.
+    {stop, normal, nonode@nohost};
 handle_info(_Info, Name) ->
     {noreply, Name}.
 
 %% @private
 %% @doc Stop distribution, unless somebody else has done so.
 -spec terminate(term(), node()) -> ok.
-terminate(_Reason, Name) when node() =:= Name ->
+terminate(_Reason, Name) when node() =:= Name, Name =/= nonode@nohost ->
     case net_kernel:stop() of
         ok -> await_no_name(Name, erlang:monotonic_time(millisecond) + ?STOP_MS);
         {error, not_found} -> ok;

@@ -261,7 +261,7 @@ handle_info({'DOWN', Ref, process, Pid, Result}, #state{probe = {Pid, Ref}} = St
     probed(Result, State);
 handle_info({'DOWN', Kernel, process, _, _}, #state{kernel = Kernel} = State) ->
     _ = erlang:send_after(?NO_DISTRIBUTION_MS, self(), distribution_stopped),
-    {noreply, State};
+    {noreply, State#state{distribution = undefined}};
 handle_info(distribution_stopped, #state{kernel = Kernel} = State) when Kernel =/= undefined ->
     {stop, distribution_stopped, State};
 handle_info({timeout, Retry, probe}, #state{retry = Retry} = State) ->

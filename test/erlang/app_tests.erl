@@ -67,6 +67,7 @@ projects() ->
     {setup, fun repositories/0, fun remove/1, fun(Dir) ->
         {inorder, [{spawn, {timeout, 300, {Title, fun() -> Test(Dir) end}}} || {Title, Test} <- [
             {"the rebar3 project of the README", fun rebar3_project/1},
+            {"the README's hook leaves a checkout alone", fun checkout/1},
             {"the Mix project of the README", fun mix_project/1}
         ]]}
     end}.
@@ -755,10 +756,11 @@ module_level() ->
         ok = logger:set_module_level(?NAME, debug),
         {ok, _} = ?NAME:start_link(#{}),
         logged(notice, "macula_nat_cnode: [^ ]+ serves calls at port [0-9]+"),
-        {ok, _, Id} = ?NAME:request_connection(<<"a">>, <<"b">>),
-        ok = ?NAME:report_result(Id, <<"a">>, success),
-        ok = ?NAME:report_result(Id, <<"b">>, success),
-        logged(debug, "macula_nat_cnode: report_result"),
+        logged(info, "macula_nat_cnode: connected to "),
+        [C] = nodes(hidden),
+        [OsPid] = programs(C),
+        {ok, CommandLine} = file:read_file("/proc/" ++ OsPid ++ "/cmdline"),
+        ?assertMatch({match, _}, re:run(CommandLine, "--log-level.debug")),
         ok = logger:set_module_level(?NAME, error),
         ok = gen_server:stop(?NAME),
         ?assertEqual(nothing_else, receive {log, notice, "macula_nat_cnode: ended" ++ _} = Line -> Line after 0 -> nothing_else end)
@@ -824,10 +826,11 @@ remove(Dir) ->
 %% module there is no release.
 rebar3_project(Dir) ->
     [has(Command) || Command <- ["rebar3", "git"]],
-    {Text, [Config, AppSrc, VmArgs, Commands]} = readme("With rebar3"),
+    {Text, [Config, AppSrc, VmArgs, SysConfig, Commands]} = readme("With rebar3"),
     Project = filename:join(Dir, "rebar3_project"),
     write(Project, "src/my_node.app.src", AppSrc),
     write(Project, "vm.args", VmArgs),
+    write(Project, "sys.config", SysConfig),
     Whole = replace("\\{macula, \"0.14.3\"\\}", "{macula, {git, \"file://" ++ Dir ++ "/macula\", {branch, \"main\"}}}",
                     repository_url(Dir, Config)),
     write(Project, "rebar.config", replace("\\{overrides, .*?\\]\\}\\.\n", "", Whole)),
@@ -838,12 +841,32 @@ rebar3_project(Dir) ->
     run(Project, Build),
     release(Project, Start, first("^-name (\\S+)$", VmArgs), first("^-setcookie (\\S+)$", VmArgs)).
 
+%% In _checkouts, where the sources are the user's own, and a link to what may be anywhere.
+checkout(Dir) ->
+    [has(Command) || Command <- ["rebar3", "git"]],
+    {_, [Config | _]} = readme("With rebar3"),
+    Hook = first("\"(sh -c '.*')\"\\}", Config),
+    [begin
+        Place = filename:join([Dir, "hook", Folder]),
+        Source = filename:join([Place, "macula", "src", "deep", "macula_nat_coordinator.erl"]),
+        write(filename:dirname(Source), filename:basename(Source), "kept"),
+        ok = filelib:ensure_path(Place),
+        {0, _} = status(filename:join(Place, "macula"), Hook),
+        ?assertEqual({Folder, Kept}, {Folder, filelib:is_regular(Source)})
+    end || {Folder, Kept} <- [{"_build/default/lib", false}, {"_checkouts", true}, {"elsewhere", true}]],
+    ok = filelib:ensure_path(filename:join([Dir, "hook", "_build", "default", "checkouts"])),
+    Link = filename:join([Dir, "hook", "_build", "default", "checkouts", "macula"]),
+    ok = file:make_symlink(filename:join([Dir, "hook", "elsewhere", "macula"]), Link),
+    {0, _} = status(Link, Hook),
+    ?assert(filelib:is_regular(filename:join([Dir, "hook", "elsewhere", "macula", "src", "deep", "macula_nat_coordinator.erl"]))).
+
 mix_project(Dir) ->
     [has(Command) || Command <- ["elixir", "mix", "rebar3", "git"]],
-    {Text, [MixExs, Commands]} = readme("With Mix"),
+    {Text, [MixExs, ConfigExs, Commands]} = readme("With Mix"),
     Project = filename:join(Dir, "mix_project"),
     Whole = replace("\\{:macula, \"0.14.3\"\\}", "{:macula, git: \"file://" ++ Dir ++ "/macula\", branch: \"main\"}",
                     repository_url(Dir, MixExs)),
+    write(Project, "config/config.exs", ConfigExs),
     write(Project, "mix.exs", replace(",\n *aliases: .*?\n", "\n", Whole)),
     [Get, Build, Start] = string:lexemes(Commands, "\n"),
     run(Project, Get),
@@ -891,6 +914,7 @@ release(Project, Command, Name, Cookie) ->
     Node = list_to_atom(Name),
     with_vm(long() ++ ["-setcookie", Cookie], fun() ->
         ?assertMatch({ok, hole_punch, _}, rpc:call(Node, ?NAME, request_connection, [<<"a">>, <<"b">>])),
+        ?assertEqual({ok, v0_14_3}, rpc:call(Node, application, get_env, [macula_nat_cnode, compatibility])),
         ?assertEqual(ok, rpc:call(Node, init, stop, []))
     end),
     ?assertMatch({0, _}, await_status(Port, Output)).
