@@ -196,6 +196,7 @@ static int init_node(struct program *p, char cookie[static COOKIE_SIZE])
         .traces = o->log_level >= LOG_DEBUG,
         .listen = o->listen.ss_family == AF_UNSPEC ? (const struct sockaddr *)&any
                                                    : (const struct sockaddr *)&o->listen,
+        .no_epmd = o->no_epmd,
         .hooks = {p, on_log, on_spawn, on_up, on_down, on_monitor_exit, on_ready, on_failed},
     };
     int error = node_init(&p->node, &config);
@@ -212,7 +213,7 @@ static int start_processes(struct program *p)
     p->servers[2] = &p->rpc.rex;
     p->servers[3] = &p->net_kernel;
     for (size_t i = 0; i < p->options.connect_count; i++)
-        if (node_connect(&p->node, p->options.connect[i]) != 0)
+        if (node_connect(&p->node, p->options.connect[i], p->options.connect_port[i]) != 0)
             return -ENOMEM;
     int error = net_kernel_start(&p->net_kernel, &p->node);
     if (error == 0)

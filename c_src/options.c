@@ -46,6 +46,12 @@ __attribute__((format(printf, 2, 3))) static int fail(struct parse *p, const cha
     return -EINVAL;
 }
 
+static int fail_without_memory(struct parse *p)
+{
+    fail(p, "out of memory");
+    return -ENOMEM;
+}
+
 /* An argument as it may be shown in an error: bounded, and on one line whatever it holds. */
 struct shown {
     char text[80];
@@ -65,31 +71,53 @@ static int take_text(struct parse *p, const struct row *row, const char *value)
     return 0;
 }
 
+/* A whole number within these bounds. Returns 0, -EINVAL if it is none, or -ERANGE. */
+static int parse_number(const char *text, uint32_t min, uint32_t max, uint32_t *number)
+{
+    size_t digits = strspn(text, "0123456789");
+
+    if (digits == 0 || text[digits] != 0)
+        return -EINVAL;
+    unsigned long long value = strtoull(text, NULL, 10); /* too large for its type: the maximum */
+    if (value < min || value > max)
+        return -ERANGE;
+    *number = (uint32_t)value;
+    return 0;
+}
+
 static int take_connect(struct parse *p, const struct row *row, const char *value)
 {
     struct options *o = p->o;
 
+    size_t len = strcspn(value, "=");
+    uint32_t port = 0;
+
+    if (value[len] == '=' && parse_number(value + len + 1, 1, UINT16_MAX, &port) != 0)
+        return fail(p, "%s needs a port after the '=', not '%s'", row->name, shown(value).text);
     for (size_t i = 0; i < o->connect_count; i++)
-        if (strcmp(o->connect[i], value) == 0)
+        if (strlen(o->connect[i]) == len && memcmp(o->connect[i], value, len) == 0)
             return 0;
     if (o->connect_count == OPTIONS_CONNECT_MAX)
         return fail(p, "%s may be given for at most %d nodes", row->name, OPTIONS_CONNECT_MAX);
-    o->connect[o->connect_count++] = value;
+    o->connect[o->connect_count] = strndup(value, len);
+    if (o->connect[o->connect_count] == NULL)
+        return fail_without_memory(p);
+    o->connect_port[o->connect_count++] = (uint16_t)port;
     return 0;
 }
 
 static int take_number(struct parse *p, const struct row *row, const char *value)
 {
-    size_t digits = strspn(value, "0123456789");
+    uint32_t number;
 
-    if (digits == 0 || value[digits] != 0)
+    switch (parse_number(value, row->min, row->max, &number)) {
+    case -EINVAL:
         return fail(p, "%s needs a whole number, not '%s'", row->name, shown(value).text);
-    unsigned long long number = strtoull(value, NULL, 10); /* too large for its type: the maximum */
-    if (number < row->min || number > row->max)
+    case -ERANGE:
         return fail(p, "%s must be %u to %u, not '%s'", row->name, row->min, row->max,
                     shown(value).text);
-    uint32_t in_range = (uint32_t)number;
-    memcpy((char *)p->o + row->offset, &in_range, sizeof in_range);
+    }
+    memcpy((char *)p->o + row->offset, &number, sizeof number);
     return 0;
 }
 
@@ -160,7 +188,11 @@ static const struct row rows[] = {
      offsetof(struct parse, listen), 0, 0, 0},
     {"--port", "N", take_number, "port to listen on, 0 for any",
      offsetof(struct options, port), 0, 0, 65535},
-    {"--connect", "NODE", take_connect, "node to stay connected to; may be repeated", 0, 0, 0, 0},
+    {"--connect", "NODE[=PORT]", take_connect,
+     "node to stay connected to (without PORT its EPMD is asked); may be repeated", 0, 0, 0, 0},
+    {"--no-epmd", NULL, take_switch,
+     "publish no name: others reach the node by its port, or it connects to them",
+     offsetof(struct options, no_epmd), 0, 0, 0},
     {"--punch-timeout-ms", "N", take_number, "wait for the result of a punch attempt",
      offsetof(struct options, punch_timeout_ms), 5000, 1, 3600000},
     {"--max-punch-attempts", "N", take_number, "retries after the first attempt",
@@ -375,14 +407,14 @@ static void name_variable(char variable[static VARIABLE_SIZE], const char *optio
 
 static int take_list(struct parse *p, const struct row *row, const char *value)
 {
-    char *rest = strdup(value);
+    char *text = strdup(value), *rest = text;
     int status = 0;
 
-    p->o->connect_text = rest;
-    if (rest == NULL)
-        return fail(p, "out of memory");
+    if (text == NULL)
+        return fail_without_memory(p);
     for (char *name; status == 0 && (name = strsep(&rest, ",")) != NULL;)
         status = row->take(p, row, name);
+    free(text);
     return status;
 }
 
@@ -444,10 +476,8 @@ int options_parse(struct options *o, int argc, char **argv, char *error, size_t 
         if (row->take == take_number)
             memcpy((char *)o + row->offset, &row->initial, sizeof row->initial);
     o->connect = calloc(OPTIONS_CONNECT_MAX, sizeof *o->connect);
-    if (o->connect == NULL) {
-        snprintf(error, error_size, "out of memory");
-        return -ENOMEM;
-    }
+    if (o->connect == NULL)
+        return fail_without_memory(&p);
 
     for (int i = 1; i < argc && status == 0; i++)
         status = parse_argument(&p, argc, argv, &i);
@@ -469,9 +499,9 @@ int options_parse(struct options *o, int argc, char **argv, char *error, size_t 
 
 void options_free(struct options *o)
 {
+    for (size_t i = 0; i < o->connect_count; i++)
+        free((char *)o->connect[i]);
     free(o->connect);
-    free(o->connect_text);
     o->connect = NULL;
-    o->connect_text = NULL;
     o->connect_count = 0;
 }

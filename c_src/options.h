@@ -6,8 +6,8 @@
  * a node name, the host name.
  *
  * The strings in `struct options` belong to argv and the environment, which must outlive it; the
- * list `connect` is owned by it and given back by options_free(). Numbers are within the bounds of
- * the table once options_parse() has returned 0.
+ * list `connect` and its names are owned by it and given back by options_free(). Numbers are within
+ * the bounds of the table once options_parse() has returned 0.
  */
 #ifndef OPTIONS_H
 #define OPTIONS_H
@@ -40,10 +40,10 @@ struct options {
     bool long_names;                        /* given with --name */
     const char *cookie_file;                /* NULL: not given */
     struct sockaddr_storage listen;         /* port set; AF_UNSPEC: all interfaces, see `port` */
-    const char **connect;                   /* full node names, each once */
+    const char **connect;                   /* full node names, each once; owned */
+    uint16_t connect_port[OPTIONS_CONNECT_MAX]; /* of each; 0: its EPMD knows */
     size_t connect_count;
-    char *connect_text; /* where they come from the environment */
-    uint32_t port;      /* 0: any */
+    uint32_t port; /* 0: any */
     uint32_t punch_timeout_ms;
     uint32_t max_punch_attempts;
     uint32_t coordination_delay_ms;
@@ -55,6 +55,7 @@ struct options {
     bool is_compatible; /* with v0.14.3, where its callers depend on how it answered */
     int log_level;      /* LOG_ERR to LOG_DEBUG of syslog.h */
     bool exit_on_stdin_eof;
+    bool no_epmd; /* publish no name */
 };
 
 /*

@@ -7,28 +7,27 @@
 -module(macula_nat_cnode_dist).
 -behaviour(gen_server).
 
--export([start/1, stop/1, is_own/0, loopback/0]).
+-export([start/1, stop/1, is_own/0, identity/0, loopback/0, protocol/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
--include_lib("kernel/include/logger.hrl").
-
 -define(COOKIE_BYTES, 20).
+-define(IDENTITY_BYTES, 8).
 %% Long for what is done within milliseconds.
 -define(START_MS, 10000).
 %% With the time that the program is given to end, below the 5 s that supervisors give.
 -define(STOP_MS, 1000).
 
 %% @doc Start distribution for the calling process if there is none. `CNode' is a node that it is to connect to, with
-%% the user's cookie; `undefined' means one that this VM starts itself, with a cookie that nobody else knows; anything
-%% else is an error. The answer has no process where distribution runs already.
--spec start(term()) -> {ok, pid() | undefined} | {error, term()}.
-start(CNode) when is_atom(CNode) ->
+%% the user's cookie; `undefined' means one that this VM starts itself, with a cookie that nobody else knows.
+%% The answer has no process where distribution runs already.
+-spec start(node() | undefined) -> {ok, pid() | undefined} | {error, term()}.
+start(undefined) ->
+    start_server({self(), undefined});
+start(CNode) ->
     case protocol() of
         {ok, _} -> start_server({self(), CNode});
         Error -> Error
-    end;
-start(CNode) ->
-    {error, {bad_option, cnode, CNode}}.
+    end.
 
 start_server(Arguments) ->
     case gen_server:start({local, ?MODULE}, ?MODULE, Arguments, [{timeout, ?START_MS}]) of
@@ -47,6 +46,8 @@ start_server(Arguments) ->
             end;
         {error, timeout} ->
             {error, {distribution_not_started, timeout}};
+        {error, {shutdown, Reason}} ->
+            {error, Reason};
         {error, _} = Error ->
             Error
     end.
@@ -60,7 +61,7 @@ stop(Pid) ->
         gen_server:stop(Pid, normal, ?STOP_MS)
     catch
         _:Reason ->
-            ?LOG_WARNING("macula_nat_coordinator has not stopped distribution: ~0tp", [Reason])
+            macula_nat_cnode_log:log(warning, "macula_nat_coordinator has not stopped distribution: ~0tp", [Reason])
     end.
 
 %% @doc Whether distribution was started here.
@@ -76,15 +77,19 @@ loopback() ->
         _ -> "127.0.0.1"
     end.
 
+%% @doc The protocol by which this VM's distribution can connect to a C node.
+-spec protocol() -> {ok, string()} | {error, {distribution_not_tcp, [string()]}}.
 protocol() ->
-    Protocols =
-        case init:get_argument(proto_dist) of
-            {ok, Given} -> lists:append(Given);
-            error -> ["inet_tcp"]
-        end,
+    Protocols = protocols(),
     case [Protocol || Protocol <- Protocols, lists:member(Protocol, ["inet_tcp", "inet6_tcp"])] of
         [Protocol | _] -> {ok, Protocol};
         [] -> {error, {distribution_not_tcp, Protocols}}
+    end.
+
+protocols() ->
+    case init:get_argument(proto_dist) of
+        {ok, Given} -> lists:append(Given);
+        error -> ["inet_tcp"]
     end.
 
 %% @private
@@ -92,21 +97,30 @@ protocol() ->
 -spec init({pid(), node() | undefined}) -> {ok, node()} | ignore | {stop, term()}.
 init({Owner, CNode}) ->
     case net_kernel:get_state() of
-        #{started := no} -> start_distribution(Owner, CNode);
-        _ -> ignore
+        #{started := no} ->
+            %% net_kernel would take the name before it finds out.
+            case [Error || Protocol <- protocols(), {error, _} = Error <- [code:ensure_loaded(list_to_atom(Protocol ++ "_dist"))]] of
+                [] -> start_distribution(Owner, CNode);
+                [{error, Reason} | _] -> {stop, {shutdown, {distribution_not_started, {protocols(), Reason}}}}
+            end;
+        _ ->
+            ignore
     end.
 
 start_distribution(Owner, CNode) ->
     {Name, Domain} = name(CNode),
-    case net_kernel:start(Name, #{name_domain => Domain, dist_listen => false, hidden => true}) of
+    Start = fun() -> net_kernel:start(Name, #{name_domain => Domain, dist_listen => false, hidden => true}) end,
+    case with_cookie_file(CNode, Start) of
         {ok, _} ->
             _ = [erlang:set_cookie(cookie()) || CNode =:= undefined],
             _ = monitor(process, Owner),
-            ?LOG_NOTICE("macula_nat_coordinator has started distribution to reach its C node: this node is now ~ts, "
-                        "which nobody can connect to", [Name]),
+            _ = monitor(process, net_kernel),
+            macula_nat_cnode_log:log(
+                notice, "macula_nat_coordinator has started distribution to reach its C node: this node is now ~ts, "
+                "which nobody can connect to", [Name]),
             {ok, Name};
         {error, Reason} ->
-            {stop, {distribution_not_started, cause(Reason)}}
+            {stop, {shutdown, {distribution_not_started, cause(Reason)}}}
     end.
 
 %% @private
@@ -122,20 +136,25 @@ handle_cast(_Msg, Name) ->
     {noreply, Name}.
 
 %% @private
-%% @doc End with the process that asked for distribution.
+%% @doc End with the process that asked for distribution, or when somebody else has stopped it.
 -spec handle_info(term(), node()) -> {noreply, node()} | {stop, normal, node()}.
-handle_info({'DOWN', _, process, _, _}, Name) ->
+handle_info({'DOWN', _, process, Owner, _}, Name) when is_pid(Owner) ->
     {stop, normal, Name};
+handle_info({'DOWN', _, process, {net_kernel, _}, _}, _Name) ->
+    %% What is stopped from now on would be theirs.
+    {stop, normal, nonode@nohost};
 handle_info(_Info, Name) ->
     {noreply, Name}.
 
 %% @private
 %% @doc Stop distribution, unless somebody else has done so.
 -spec terminate(term(), node()) -> ok.
-terminate(_Reason, Name) when node() =:= Name ->
+terminate(_Reason, Name) when node() =:= Name, Name =/= nonode@nohost ->
     case net_kernel:stop() of
         ok -> await_no_name(Name, erlang:monotonic_time(millisecond) + ?STOP_MS);
-        {error, Reason} -> ?LOG_WARNING("distribution of ~ts can't be stopped: ~0tp", [Name, Reason])
+        {error, not_found} -> ok;
+        {error, Reason} ->
+            macula_nat_cnode_log:log(warning, "distribution of ~ts can't be stopped: ~0tp", [Name, Reason])
     end;
 terminate(_Reason, _Name) ->
     ok.
@@ -144,38 +163,89 @@ terminate(_Reason, _Name) ->
 await_no_name(Name, Deadline) when node() =:= Name ->
     case erlang:monotonic_time(millisecond) < Deadline of
         true -> timer:sleep(1), await_no_name(Name, Deadline);
-        false -> ?LOG_WARNING("distribution was stopped, but this node is still ~ts", [Name])
+        false -> macula_nat_cnode_log:log(warning, "distribution was stopped, but this node is still ~ts", [Name])
     end;
 await_no_name(_Name, _Deadline) ->
     ok.
 
-%% A name of our own, which is the same at every start. A shared C node may know VMs of several machines, and VMs in
-%% containers that have the same OS pid. Nobody looks up what follows the `@', but its form must be that of the C
-%% node's.
+%% Distribution does not start without a cookie file, though its cookie is not used here. Where there is none in the home
+%% directory, or no home directory, Erlang takes that of the user's configuration directory, and else makes one: it is
+%% shown one that exists for the moment, and nothing is left anywhere.
+with_cookie_file(undefined, Start) ->
+    case has_cookie() of
+        true -> Start();
+        false -> with_temporary_cookie(Start)
+    end;
+with_cookie_file(_CNode, Start) ->
+    Start().
+
+has_cookie() ->
+    case init:get_argument(home) of
+        {ok, [[Home]]} -> file:read_file_info(filename:join(Home, ".erlang.cookie")) =/= {error, enoent};
+        _ -> false
+    end.
+
+with_temporary_cookie(Start) ->
+    Dir = filename:join(temporary_dir(), "macula_nat_" ++ random(?IDENTITY_BYTES)),
+    File = filename:join([Dir, "erlang", ".erlang.cookie"]),
+    Variables = ["HOME", "XDG_CONFIG_HOME"],
+    Before = [{Variable, os:getenv(Variable)} || Variable <- Variables],
+    try
+        %% Whatever of this fails, distribution does not start and says why.
+        _ = file:make_dir(Dir),
+        _ = file:change_mode(Dir, 8#700),
+        _ = file:make_dir(filename:dirname(File)),
+        _ = file:write_file(File, random(?COOKIE_BYTES)),
+        _ = file:change_mode(File, 8#400),
+        _ = [os:putenv(Variable, Dir) || Variable <- Variables],
+        Start()
+    after
+        _ = [case Value of false -> os:unsetenv(Variable); _ -> os:putenv(Variable, Value) end || {Variable, Value} <- Before],
+        _ = file:delete(File),
+        _ = file:del_dir(filename:dirname(File)),
+        file:del_dir(Dir)
+    end.
+
+temporary_dir() ->
+    case os:getenv("TMPDIR") of
+        false -> "/tmp";
+        Dir -> Dir
+    end.
+
+%% A name of our own. A shared C node may know VMs of several machines, and of containers whose host names and process ids
+%% are the same. Nobody looks up what follows the `@', but its form must be that of the C node's.
 name(CNode) ->
-    {ok, Machine} = inet:gethostname(),
     {Host, Domain} =
         case CNode =:= undefined orelse is_long(CNode) of
             true -> {"127.0.0.1", longnames};
             false -> {"localhost", shortnames}
         end,
-    Alive = re:replace(["macula_nat_vm_", os:getpid(), $_, Machine], "[^A-Za-z0-9_-]", "_", [global, {return, list}]),
-    {list_to_atom(Alive ++ "@" ++ Host), Domain}.
+    {list_to_atom("macula_nat_vm_" ++ identity() ++ "@" ++ Host), Domain}.
 
 is_long(Node) ->
     [_ | Host] = string:split(atom_to_list(Node), "@"),
     lists:any(fun(C) -> C =:= $. orelse C =:= $: end, lists:append(Host)).
 
-%% The same at every start, as each cookie is an atom that stays.
+%% @doc What tells this VM from all others.
+-spec identity() -> string().
+identity() ->
+    once({?MODULE, identity}, fun() -> random(?IDENTITY_BYTES) end).
+
 cookie() ->
-    case persistent_term:get(?MODULE, undefined) of
+    once({?MODULE, cookie}, fun() -> list_to_atom(random(?COOKIE_BYTES)) end).
+
+%% The same at every start, as each name and cookie is an atom that stays.
+once(Key, Make) ->
+    case persistent_term:get(Key, undefined) of
         undefined ->
-            Cookie = << <<(hexadecimal(N))>> || <<N:4>> <= crypto:strong_rand_bytes(?COOKIE_BYTES) >>,
-            ok = persistent_term:put(?MODULE, binary_to_atom(Cookie)),
-            cookie();
-        Cookie ->
-            Cookie
+            ok = persistent_term:put(Key, Make()),
+            once(Key, Make);
+        Value ->
+            Value
     end.
+
+random(Bytes) ->
+    [hexadecimal(N) || <<N:4>> <= crypto:strong_rand_bytes(Bytes)].
 
 hexadecimal(N) when N < 10 -> $0 + N;
 hexadecimal(N) -> $a + N - 10.

@@ -6,11 +6,9 @@
 %% however these end.
 -module(macula_nat_cnode_port).
 
--export([options/0, start/1, take/2, await_exit/2, stop/1]).
+-export([options/0, start/1, take/2, stop/1]).
 
 -export_type([program/0]).
-
--include_lib("kernel/include/logger.hrl").
 
 -opaque program() :: {port(), OsPid :: non_neg_integer()}.
 
@@ -27,16 +25,22 @@
 %% @doc The options that {@link start/1} knows.
 -spec options() -> [atom()].
 options() ->
-    [listen, punch_timeout_ms, max_punch_attempts, args].
+    [listen, compatibility, punch_timeout_ms, max_punch_attempts, args].
 
 %% @doc Start the program and wait until it can be called. It gets the cookie of this VM, and a name made from this
-%% VM's. The calling process becomes the owner of the port.
--spec start(#{atom() => term()}) -> {ok, node(), program()} | {error, term()}.
+%% VM's. The calling process becomes the owner of the port. `in' says that it connects to this VM, `out' that it has to
+%% be connected to.
+-spec start(#{atom() => term()}) -> {ok, node(), in | out, program()} | {error, term()}.
 start(Options) ->
-    try arguments(Options) of
-        Arguments -> open(Arguments)
+    try
+        Checked = checked(Options),
+        {Name, Direction, Ways} = ways(Options),
+        case open(Name ++ Ways ++ Checked) of
+            {ok, Node, Program} -> {ok, Node, Direction, Program};
+            Error -> Error
+        end
     catch
-        throw:{bad_option, _, _} = Reason -> {error, Reason}
+        throw:Reason -> {error, Reason}
     end.
 
 open(Arguments) ->
@@ -65,23 +69,28 @@ await_ready({Port, _} = Program, Deadline) ->
             case take({Port, Event}, Program) of
                 {exit_status, _} = Status -> {error, Status};
                 _ -> await_ready(Program, Deadline)
-            end
+            end;
+        {'EXIT', Port, Reason} ->
+            {error, {port_closed, Reason}}
     after left(Deadline) ->
         ok = stop(Program),
         {error, not_ready}
     end.
 
-%% @doc Take a message if it is one of the program's: `ok' after a line, which is logged; `false' if it is not.
--spec take(term(), program()) -> ok | false | {exit_status, non_neg_integer()}.
+%% @doc Take a message if it is one of the program's: `ok' after a line, which is logged; `false' if it is not;
+%% anything else says how it has ended. Without its port the program ends by itself, and its process id is nobody's to
+%% signal any more.
+-spec take(term(), program()) -> ok | false | {exit_status, non_neg_integer()} | {port_closed, term()}.
 take({Port, {data, {_, Line}}}, {Port, _}) ->
-    log(Line);
+    macula_nat_cnode_log:program_line(Line);
 take({Port, {exit_status, _} = Status}, {Port, _}) ->
     Status;
+take({'EXIT', Port, Reason}, {Port, _}) ->
+    {port_closed, Reason};
 take(_, _) ->
     false.
 
-%% @doc Wait until the program has ended, and log what it says meanwhile.
--spec await_exit(program(), non_neg_integer()) -> timeout | {exit_status, non_neg_integer()}.
+%% Wait until the program has ended, and log what it says meanwhile.
 await_exit(Program, Timeout) ->
     await_exit_until(Program, deadline(Timeout)).
 
@@ -89,9 +98,11 @@ await_exit_until({Port, _} = Program, Deadline) ->
     receive
         {Port, Event} ->
             case take({Port, Event}, Program) of
-                {exit_status, _} = Status -> Status;
+                {exit_status, _} -> ended;
                 _ -> await_exit_until(Program, Deadline)
-            end
+            end;
+        {'EXIT', Port, _} ->
+            ended
     after left(Deadline) ->
         timeout
     end.
@@ -107,7 +118,7 @@ left(Deadline) ->
 stop(Program) ->
     ok = signal("TERM", Program),
     case await_exit(Program, ?TERM_MS) of
-        {exit_status, _} ->
+        ended ->
             ok;
         timeout ->
             ok = signal("KILL", Program),
@@ -115,23 +126,38 @@ stop(Program) ->
             ok
     end.
 
-%% To close the port would end the program as well, but nobody would say when it has ended.
-signal(Name, {_, OsPid}) when OsPid > 0 ->
-    _ = os:cmd("kill -" ++ Name ++ " " ++ integer_to_list(OsPid)),
-    ok;
-signal(_, _) ->
-    ok.
+%% To close the port would end the program as well, but nobody would say when it has ended. As long as the port is open
+%% and has not told of the end, the process id is the program's.
+signal(Name, {Port, OsPid} = Program) ->
+    case erlang:port_info(Port, os_pid) of
+        {os_pid, OsPid} ->
+            case has_ended(Program) of
+                true -> ok;
+                false -> _ = os:cmd("kill -" ++ Name ++ " " ++ integer_to_list(OsPid)), ok
+            end;
+        _ ->
+            ok
+    end.
+
+has_ended({Port, _}) ->
+    {messages, Messages} = process_info(self(), messages),
+    lists:any(fun({P, {exit_status, _}}) -> P =:= Port; (_) -> false end, Messages).
 
 %%%-------------------------------------------------------------------
 %%% The command line and the environment
 %%%-------------------------------------------------------------------
 
-arguments(#{listen := Listen, args := Args} = Options) ->
-    name(Listen) ++
-        ["--exit-on-stdin-eof", "--listen", text(listen, Listen, macula_nat_cnode_dist:loopback())] ++
+checked(#{listen := Listen, compatibility := Compatibility, args := Args} = Options) ->
+    ["--exit-on-stdin-eof", "--log-level", macula_nat_cnode_log:program_level(),
+     "--listen", text(listen, Listen, macula_nat_cnode_dist:loopback())] ++
+        compatibility(Compatibility) ++
         number("--punch-timeout-ms", punch_timeout_ms, Options) ++
         number("--max-punch-attempts", max_punch_attempts, Options) ++
         texts(args, Args).
+
+compatibility(undefined) -> [];
+compatibility(v0_14_3) -> ["--compatibility", "v0_14_3"];
+compatibility(Other) -> throw({bad_option, compatibility, Other}).
 
 number(Flag, Key, Options) ->
     case Options of
@@ -152,8 +178,25 @@ texts(_Key, undefined) -> [];
 texts(Key, Texts) when is_list(Texts) -> [text(Key, Text, "") || Text <- Texts];
 texts(Key, Other) -> throw({bad_option, Key, Other}).
 
-%% The name is one that reaches the address listened on: with the loopback address only this machine's processes can
-%% call, whatever the address of its host name is.
+%% The name of the program, and how it and this VM find each other. It connects to this VM, and if nobody else is to call
+%% it, it does without EPMD. Only a VM that is still to be given a name, or has one that the program does not know how to
+%% write, connects to the program, by its own distribution.
+ways(#{listen := Listen}) ->
+    {Flag, Name} = name(Listen),
+    case re:run(atom_to_list(node()), "^[A-Za-z0-9_-]+@[!-<>-~]+$", [{capture, none}]) of
+        match when node() =/= nonode@nohost ->
+            Port = case macula_nat_cnode_door:open(list_to_atom(Name)) of {ok, Opened} -> Opened; {error, Reason} -> throw(Reason) end,
+            {[Flag, Name], in,
+             ["--connect", atom_to_list(node()) ++ "=" ++ integer_to_list(Port)] ++ ["--no-epmd" || Listen =:= undefined]};
+        _ ->
+            case macula_nat_cnode_dist:protocol() of
+                {ok, _} -> {[Flag, Name], out, []};
+                {error, Reason} -> throw({unreachable, Reason})
+            end
+    end.
+
+%% With the loopback address only this machine's processes can call, whatever the address of the VM's host name is. A VM
+%% that had no name of its own has one that is like no other's, and so has its program.
 name(Listen) ->
     {Flag, Local} =
         case net_kernel:longnames() of
@@ -163,13 +206,13 @@ name(Listen) ->
     {Alive, Host} =
         case node() =/= nonode@nohost andalso not macula_nat_cnode_dist:is_own() of
             true -> list_to_tuple(string:split(atom_to_list(node()), "@"));
-            false -> {os:getpid(), Local}
+            false -> {macula_nat_cnode_dist:identity(), Local}
         end,
-    [Flag, "macula_nat_" ++ lists:flatmap(fun name_character/1, Alive) ++ "@" ++
+    {Flag, "macula_nat_" ++ lists:flatmap(fun name_character/1, Alive) ++ "@" ++
         case Listen of
             undefined -> Local;
             _ -> Host
-        end].
+        end}.
 
 %% Erlang allows more characters in names than the program.
 name_character(C) when C >= $a, C =< $z; C >= $A, C =< $Z; C >= $0, C =< $9; C =:= $_; C =:= $- ->
@@ -184,7 +227,7 @@ cookie() ->
         Cookie -> atom_to_list(Cookie)
     end.
 
-%% The program starts EPMD if there is none.
+%% The program starts EPMD if it needs one and there is none.
 path() ->
     Erts = filename:join([code:root_dir(), "erts-" ++ erlang:system_info(version), "bin"]),
     case os:getenv("PATH") of
@@ -198,31 +241,3 @@ priv_dir() ->
         {error, bad_name} -> filename:join(filename:dirname(filename:dirname(code:which(?MODULE))), "priv");
         Dir -> Dir
     end.
-
-%%%-------------------------------------------------------------------
-%%% Log lines
-%%%-------------------------------------------------------------------
-
-%% `2026-11-22T17:50:22.913Z notice text'; what is none of these is a last word, as of a wrong command line.
-log(Line) ->
-    case binary:split(Line, <<" ">>, [global]) of
-        [<<_:10/binary, "T", _:12/binary, "Z">> = Time, Name | _] ->
-            case level(Name) of
-                undefined -> ?LOG_ERROR("macula_nat_cnode: ~ts", [Line]);
-                Level -> ?LOG(Level, "macula_nat_cnode: ~ts", [rest(Line, Time, Name)])
-            end;
-        _ ->
-            ?LOG_ERROR("~ts", [Line])
-    end.
-
-rest(Line, Time, Name) ->
-    Skip = byte_size(Time) + byte_size(Name) + 2,
-    <<_:Skip/binary, Text/binary>> = Line,
-    Text.
-
-level(<<"error">>) -> error;
-level(<<"warning">>) -> warning;
-level(<<"notice">>) -> notice;
-level(<<"info">>) -> info;
-level(<<"debug">>) -> debug;
-level(_) -> undefined.

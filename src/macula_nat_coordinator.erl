@@ -3,13 +3,16 @@
 %%
 %% The functions go from the calling process straight to the C node. The process that {@link start_link/1} starts owns
 %% the C program (or watches one that runs already), holds the registered name, and forwards what is sent to it by that
-%% name. It ends when the C node ends, and the C program ends when it ends, so a supervisor restarts both.
+%% name. It ends when the C program ends, and the C program ends when it ends, so a supervisor restarts both. With a C
+%% node of others, or where there is none to be had, it stays: calls exit with `{noproc, _}' and casts do nothing until
+%% the C node is there (again).
 %%
 %% Options, in the map given to {@link start_link/1} or, where that does not have them, in the environment of the
 %% application `macula_nat_cnode':
 %% <ul>
 %% <li>`cnode': the name of a C node that runs already; without it a C program is started</li>
 %% <li>`listen': the address that the C program listens on, a string; the loopback address if not given</li>
+%% <li>`compatibility': `v0_14_3' makes the C program answer as the old module did where its callers depend on it</li>
 %% <li>`punch_timeout_ms', `max_punch_attempts': as in macula</li>
 %% <li>`args': further arguments of the C program, a list of strings</li>
 %% </ul>
@@ -59,18 +62,37 @@
       atom() | binary() => term()}.
 
 -record(state, {
-    cnode :: node(),
-    monitor :: reference(),
+    cnode :: node() | undefined,
     program :: macula_nat_cnode_port:program() | undefined,
+    %% Whether this VM connects to the C node, or the C node to this VM.
+    direction = out :: in | out,
     distribution :: pid() | undefined,
+    %% That of net_kernel, where distribution is our own.
+    kernel :: reference() | undefined,
+    %% While the C node can be called: the monitor. While it cannot: since when, and what is done about it.
+    monitor :: reference() | undefined,
+    down_since :: integer(),
+    probe :: {pid(), reference()} | undefined,
+    retry :: reference() | undefined,
+    delay = 0 :: non_neg_integer(),
+    %% Whether its absence was logged.
+    is_missed = false :: boolean(),
     relayed = gen_server:reqids_new() :: gen_server:request_id_collection()
 }).
 
-%% How long a C node that should be there may take to be there: as long as one needs to be started again.
+%% How long a program that is ready may take to be connected, at the start and later.
 -define(CONNECT_MS, 3000).
--define(CONNECT_RETRY_MS, 100).
-%% The end of the connection and the exit status of the program come by different ways.
--define(EXIT_STATUS_MS, 1000).
+-define(RECONNECT_MS, 10000).
+%% How long a start waits for the C node of others.
+-define(WAIT_MS, 1000).
+%% From one attempt to the next, doubled up to the last.
+-define(FIRST_DELAY_MS, 100).
+-define(LAST_DELAY_MS, 5000).
+-define(ANSWER_MS, 3000).
+%% A name that no process has.
+-define(NOBODY, macula_nat_cnode_absent).
+%% For whoever has stopped our distribution to start another.
+-define(NO_DISTRIBUTION_MS, 1000).
 
 %%%-------------------------------------------------------------------
 %%% API
@@ -81,21 +103,21 @@
 %% It answers `{error, Reason}' with one of these reasons:
 %% <ul>
 %% <li>`{already_started, Pid}'</li>
-%% <li>`{bad_option, Key, Value}': `cnode' is no atom, `listen' no string, `args' no list of strings, or one of the
-%% others no integer</li>
+%% <li>`{bad_option, Key, Value}': `cnode' is no atom, `listen' no string, `args' no list of strings, `compatibility'
+%% not `v0_14_3', or one of the others no integer</li>
 %% <li>`{exit_status, Status}': the C program has ended before it could be called; 64 means an option that it refuses,
 %% 69 that its name is taken or there is no EPMD, 77 that it got no cookie; its last line is in the log</li>
 %% <li>`not_ready': it could not be called after 10 s, and was ended</li>
 %% <li>`{cannot_run, File, Reason}': the C program is not there, or may not be executed</li>
-%% <li>`{not_connected, Node}': the C node could not be connected to for 3 s</li>
-%% <li>`{distribution_not_tcp, Protocols}': this VM's distribution cannot reach a C node</li>
-%% <li>`{distribution_not_started, Reason}': this VM had none, and it could not be started</li>
+%% <li>`{no_listener, Reason}': there is no port where the C program could connect to this VM</li>
+%% <li>`{not_connected, Node}': it was ready, but not connected for 3 s</li>
 %% </ul>
 %% Unless it is stopped, the process ends with one of these reasons:
 %% <ul>
 %% <li>`{exit_status, Status}': the C program has ended; 128 and the signal's number if a signal killed it</li>
-%% <li>`{cnode_down, Reason}': the C node that `cnode' names has ended for that reason, is not there (`noproc'), or its
-%% connection is lost (`noconnection'); or the connection to the C program is lost, which is ended then</li>
+%% <li>`{port_closed, Reason}': the port of the C program was closed, which ends the program</li>
+%% <li>`{cnode_down, Node}': the connection to the C program is lost and did not come back for 10 s</li>
+%% <li>`distribution_stopped': somebody has stopped the distribution that was started here</li>
 %% <li>that of a linked process, other than `normal'</li>
 %% </ul>
 -spec start_link(map()) -> {ok, pid()} | {error, term()}.
@@ -118,19 +140,19 @@ request_connection(InitiatorId, TargetId, Opts) ->
 %% @doc Coordinate a hole punch between two peers. Called by a public-IP peer acting as coordinator.
 -spec coordinate_punch(binary(), binary(), map()) -> ok | {error, term()}.
 coordinate_punch(InitiatorId, TargetId, Opts) ->
-    gen_server:cast(server(), {coordinate_punch, InitiatorId, TargetId, Opts}).
+    cast({coordinate_punch, InitiatorId, TargetId, Opts}).
 
 %% @doc Report result of a hole punch attempt.
 -spec report_result(binary(), binary(), success | failure) -> ok.
 report_result(SessionId, ReporterId, Result) ->
-    gen_server:cast(server(), {report_result, SessionId, ReporterId, Result}).
+    cast({report_result, SessionId, ReporterId, Result}).
 
 %% @doc Get all pending punch sessions (for debugging).
 -spec get_pending() -> [punch_session()].
 get_pending() ->
     call(get_pending).
 
-%% A C node that has just ended is to callers what a local server that has just ended is: not there.
+%% A C node that is not there is to callers what a local server that is not there is.
 call(Request) ->
     try
         gen_server:call(server(), Request)
@@ -139,10 +161,14 @@ call(Request) ->
         exit:{Reason, {gen_server, call, _}} -> exit({Reason, {gen_server, call, [?MODULE, Request]}})
     end.
 
+cast(Msg) ->
+    gen_server:cast(server(), Msg).
+
 %% The table ends with the local process, however that ends; without it the local name fails as it should.
 server() ->
-    try
-        {?MODULE, ets:lookup_element(?MODULE, cnode, 2)}
+    try ets:lookup(?MODULE, cnode) of
+        [{cnode, Node}] -> {?MODULE, Node};
+        [] -> ?NOBODY
     catch
         error:badarg -> ?MODULE
     end.
@@ -152,67 +178,131 @@ server() ->
 %%%-------------------------------------------------------------------
 
 %% @private
-%% @doc Start the C program, or find the C node that `cnode' names.
+%% @doc Start the C program, or look for the C node that `cnode' names.
 -spec init(map()) -> {ok, #state{}} | {stop, term()}.
 init(Opts) ->
     process_flag(trap_exit, true),
     %% In a plain VM, where it is not loaded, the environment can come from the command line.
     _ = application:load(macula_nat_cnode),
-    CNode = option(cnode, Opts),
-    case macula_nat_cnode_dist:start(CNode) of
-        {ok, Distribution} ->
-            case start_cnode(CNode, Opts) of
-                {ok, Node, Program} ->
-                    true = ets:insert(ets:new(?MODULE, [named_table, {read_concurrency, true}]), {cnode, Node}),
-                    Monitor = monitor(process, {?MODULE, Node}),
-                    {ok, #state{cnode = Node, monitor = Monitor, program = Program, distribution = Distribution}};
-                {error, Reason} ->
-                    ok = macula_nat_cnode_dist:stop(Distribution),
-                    {stop, Reason}
-            end;
-        {error, Reason} ->
-            {stop, Reason}
+    case option(cnode, Opts) of
+        CNode when is_atom(CNode) -> init_distribution(CNode, Opts);
+        CNode -> {stop, {bad_option, cnode, CNode}}
     end.
 
+init_distribution(CNode, Opts) ->
+    ?MODULE = ets:new(?MODULE, [named_table, {read_concurrency, true}]),
+    case macula_nat_cnode_dist:start(CNode) of
+        {ok, Distribution} ->
+            Kernel = case Distribution of undefined -> undefined; _ -> monitor(process, net_kernel) end,
+            _ = net_kernel:monitor_nodes(true, [{node_type, hidden}]),
+            init_cnode(CNode, Opts, #state{distribution = Distribution, kernel = Kernel, down_since = now_ms()});
+        {error, Reason} ->
+            {ok, unreachable(Reason, #state{down_since = now_ms()})}
+    end.
+
+init_cnode(undefined, Opts, State) ->
+    case macula_nat_cnode_port:start(maps:from_list([{Key, option(Key, Opts)} || Key <- macula_nat_cnode_port:options()])) of
+        {ok, Node, Direction, Program} ->
+            case await_up(State#state{cnode = Node, direction = Direction, program = Program, down_since = now_ms()}, now_ms() + ?CONNECT_MS) of
+                #state{monitor = undefined} = Down -> init_failed({not_connected, Node}, Down);
+                Up -> {ok, Up}
+            end;
+        {error, {unreachable, Reason}} ->
+            {ok, unreachable(Reason, State)};
+        {error, Reason} ->
+            init_failed(Reason, State)
+    end;
+init_cnode(CNode, _Opts, State) ->
+    case await_up(State#state{cnode = CNode}, now_ms() + ?WAIT_MS) of
+        #state{monitor = undefined} = Down ->
+            macula_nat_cnode_log:log(warning, "macula_nat_coordinator: the C node ~ts is not there; it is tried again and "
+                                     "again", [CNode]),
+            {ok, Down#state{is_missed = true}};
+        Up ->
+            {ok, Up}
+    end.
+
+init_failed(Reason, State) ->
+    ok = terminate(Reason, State),
+    {stop, Reason}.
+
+unreachable(Reason, State) ->
+    macula_nat_cnode_log:log(error, "macula_nat_coordinator has no C node, as this VM can't connect to one: ~0tp", [Reason]),
+    State.
+
 %% @private
-%% @doc Forward a request that was sent to the local name. The C node answers a caller of this node itself; it need not
-%% be connected to another node's, whose answer is relayed.
+%% @doc Forward a request that was sent to the local name. One about a mailbox is about its caller, so a caller of this
+%% node is answered by the C node itself; all others are relayed, as the C node need not be connected to their nodes, and
+%% they are to be told if it goes.
 -spec handle_call(term(), gen_server:from(), #state{}) -> {noreply, #state{}} | {reply, term(), #state{}}.
-handle_call(Request, {Pid, _} = From, #state{cnode = Node} = State) when node(Pid) =:= node() ->
-    {?MODULE, Node} ! {'$gen_call', From, Request},
-    {noreply, State};
-handle_call({Mailbox, _PeerId}, _From, State) when Mailbox =:= attach_peer; Mailbox =:= detach_peer ->
-    %% These are about the caller itself, and relayed they would be about this process.
-    {reply, {error, not_local}, State};
-handle_call(Request, From, #state{cnode = Node, relayed = Relayed} = State) ->
-    {noreply, State#state{relayed = gen_server:send_request({?MODULE, Node}, Request, From, Relayed)}}.
+handle_call(_Request, _From, #state{monitor = undefined} = State) ->
+    {reply, {error, noproc}, State};
+handle_call(Request, {Pid, _} = From, #state{cnode = Node, relayed = Relayed} = State) ->
+    case is_tuple(Request) andalso tuple_size(Request) > 0 andalso lists:member(element(1, Request), [attach_peer, detach_peer]) of
+        true when node(Pid) =:= node() ->
+            {?MODULE, Node} ! {'$gen_call', From, Request},
+            {noreply, State};
+        true ->
+            {reply, {error, not_local}, State};
+        false ->
+            {noreply, State#state{relayed = gen_server:send_request({?MODULE, Node}, Request, From, Relayed)}}
+    end.
 
 %% @private
 %% @doc Forward a cast that was sent to the local name.
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
-handle_cast(Msg, #state{cnode = Node} = State) ->
-    ok = gen_server:cast({?MODULE, Node}, Msg),
+handle_cast(Msg, State) ->
+    forward({'$gen_cast', Msg}, State),
     {noreply, State}.
 
 %% @private
-%% @doc End when the C node has ended; log its lines; relay its answers; forward the rest.
+%% @doc Note that the C node goes or comes; end when the program has ended; log its lines; relay answers; forward the rest.
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
-handle_info({'DOWN', Monitor, process, _, Reason}, #state{monitor = Monitor, program = Program} = State) ->
-    case Program =/= undefined andalso macula_nat_cnode_port:await_exit(Program, ?EXIT_STATUS_MS) of
-        {exit_status, _} = Status -> {stop, Status, State#state{program = undefined}};
-        _ -> {stop, {cnode_down, Reason}, State}
-    end;
-handle_info({'EXIT', From, Reason}, State) when is_pid(From), Reason =/= normal ->
-    %% Exits are trapped only for the sake of an orderly end.
-    {stop, Reason, State};
-handle_info({'EXIT', _, _}, State) ->
+handle_info({'DOWN', Monitor, process, _, Reason}, #state{monitor = Monitor} = State) ->
+    {noreply, down(Reason, State)};
+handle_info({'DOWN', Ref, process, Pid, Result}, #state{probe = {Pid, Ref}} = State) ->
+    probed(Result, State);
+handle_info({'DOWN', Kernel, process, _, _}, #state{kernel = Kernel} = State) ->
+    _ = erlang:send_after(?NO_DISTRIBUTION_MS, self(), distribution_stopped),
+    {noreply, State#state{distribution = undefined}};
+handle_info(distribution_stopped, #state{kernel = Kernel} = State) when Kernel =/= undefined ->
+    {stop, distribution_stopped, State};
+handle_info({timeout, Retry, probe}, #state{retry = Retry} = State) ->
+    {noreply, probe(State)};
+handle_info({nodeup, Node, _}, #state{cnode = Node} = State) ->
+    {noreply, probe(State)};
+handle_info({NodeEvent, _, _}, State) when NodeEvent =:= nodeup; NodeEvent =:= nodedown ->
     {noreply, State};
 handle_info(Info, #state{program = Program} = State) ->
     case Program =/= undefined andalso macula_nat_cnode_port:take(Info, Program) of
-        false -> relay(Info, State);
+        false -> other_info(Info, State);
         ok -> {noreply, State};
-        {exit_status, _} = Status -> {stop, Status, State#state{program = undefined}}
+        End -> {stop, End, State#state{program = undefined}}
     end.
+
+other_info({'EXIT', From, Reason}, State) when is_pid(From), Reason =/= normal ->
+    %% Exits are trapped only for the sake of an orderly end.
+    {stop, Reason, State};
+other_info({'EXIT', _, _}, State) ->
+    {noreply, State};
+other_info(Info, #state{relayed = Relayed} = State) ->
+    case gen_server:check_response(Info, Relayed, true) of
+        {{reply, Reply}, From, Left} ->
+            ok = gen_server:reply(From, Reply),
+            {noreply, State#state{relayed = Left}};
+        {{error, _}, From, Left} ->
+            ok = gen_server:reply(From, {error, noproc}),
+            {noreply, State#state{relayed = Left}};
+        _ ->
+            forward(Info, State),
+            {noreply, State}
+    end.
+
+forward(_Message, #state{monitor = undefined}) ->
+    ok;
+forward(Message, #state{cnode = Node}) ->
+    {?MODULE, Node} ! Message,
+    ok.
 
 %% @private
 %% @doc End the C program, and distribution if it was started here.
@@ -221,52 +311,72 @@ terminate(_Reason, #state{program = Program, distribution = Distribution}) ->
     Program =:= undefined orelse macula_nat_cnode_port:stop(Program),
     macula_nat_cnode_dist:stop(Distribution).
 
-relay(Info, #state{cnode = Node, relayed = Relayed} = State) ->
-    case gen_server:check_response(Info, Relayed, true) of
-        {{reply, Reply}, From, Left} ->
-            ok = gen_server:reply(From, Reply),
-            {noreply, State#state{relayed = Left}};
-        {{error, _}, _From, Left} ->
-            %% The C node is gone, and so will be this process, which the caller monitors.
-            {noreply, State#state{relayed = Left}};
-        _ ->
-            {?MODULE, Node} ! Info,
-            {noreply, State}
-    end.
-
 %%%-------------------------------------------------------------------
-%%% Start of the C node
+%%% Whether the C node can be called
 %%%-------------------------------------------------------------------
 
-start_cnode(undefined, Opts) ->
-    case macula_nat_cnode_port:start(maps:from_list([{Key, option(Key, Opts)} || Key <- macula_nat_cnode_port:options()])) of
-        {ok, Node, Program} ->
-            case connect(Node) of
-                ok -> {ok, Node, Program};
-                Error -> ok = macula_nat_cnode_port:stop(Program), Error
-            end;
-        Error ->
-            Error
-    end;
-start_cnode(Node, _Opts) ->
-    case connect(Node) of
-        ok -> {ok, Node, undefined};
-        Error -> Error
-    end.
-
-connect(Node) ->
-    connect(Node, erlang:monotonic_time(millisecond) + ?CONNECT_MS).
-
-connect(Node, Deadline) ->
-    case net_kernel:connect_node(Node) of
-        true ->
-            ok;
-        _ ->
-            case erlang:monotonic_time(millisecond) < Deadline of
-                true -> timer:sleep(?CONNECT_RETRY_MS), connect(Node, Deadline);
-                false -> {error, {not_connected, Node}}
+%% At the start: until it can, or the time is over.
+await_up(State, Deadline) ->
+    #state{probe = {Pid, Ref}, cnode = Node} = Probing = probe(State),
+    receive
+        {'DOWN', Ref, process, Pid, Result} ->
+            case probed(Result, Probing) of
+                {noreply, #state{monitor = undefined, retry = Retry} = Down} ->
+                    receive
+                        {nodeup, Node, _} -> await_up(Down, Deadline);
+                        {timeout, Retry, probe} -> await_up(Down, Deadline)
+                    after left(Deadline) ->
+                        Down
+                    end;
+                {noreply, Up} ->
+                    Up
             end
+    after left(Deadline) ->
+        Probing
     end.
+
+%% By another process, as it may take seconds.
+probe(#state{monitor = undefined, probe = undefined, cnode = Node, direction = Direction} = State) ->
+    State#state{probe = spawn_monitor(fun() -> exit({answers, is_connected(Direction, Node) andalso answers(Node)}) end)};
+probe(State) ->
+    State.
+
+%% Nobody but the program itself can make the connection to this VM.
+is_connected(in, Node) -> lists:member(Node, nodes(hidden));
+is_connected(out, Node) -> net_kernel:connect_node(Node) =:= true.
+
+%% A request that changes nothing.
+answers(Node) ->
+    try
+        gen_server:call({?MODULE, Node}, {detach_peer, <<"macula_nat_cnode">>}, ?ANSWER_MS) =:= ok
+    catch
+        exit:_ -> false
+    end.
+
+probed({answers, true}, #state{cnode = Node, is_missed = IsMissed} = State) ->
+    _ = [macula_nat_cnode_log:log(notice, "macula_nat_coordinator: the C node ~ts is there", [Node]) || IsMissed],
+    true = ets:insert(?MODULE, {cnode, Node}),
+    {noreply, State#state{monitor = monitor(process, {?MODULE, Node}), probe = undefined, delay = 0, is_missed = false}};
+probed(_, #state{program = Program, cnode = Node, down_since = Since, delay = Delay} = State) ->
+    case Program =/= undefined andalso now_ms() - Since > ?RECONNECT_MS of
+        true ->
+            {stop, {cnode_down, Node}, State};
+        false ->
+            Next = min(max(Delay * 2, ?FIRST_DELAY_MS), ?LAST_DELAY_MS),
+            {noreply, State#state{probe = undefined, delay = Next, retry = erlang:start_timer(Next, self(), probe)}}
+    end.
+
+%% The connection is tried again at once: it may have been the connection only.
+down(Reason, #state{cnode = Node} = State) ->
+    true = ets:delete(?MODULE, cnode),
+    macula_nat_cnode_log:log(warning, "macula_nat_coordinator: the C node ~ts is gone: ~0tp", [Node, Reason]),
+    probe(State#state{monitor = undefined, down_since = now_ms(), is_missed = true}).
+
+now_ms() ->
+    erlang:monotonic_time(millisecond).
+
+left(Deadline) ->
+    max(0, Deadline - now_ms()).
 
 option(Key, Opts) ->
     case Opts of

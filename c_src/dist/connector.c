@@ -19,6 +19,7 @@ struct connector {
     char name[NODE_NAME_MAX + 1];
     char alive[NODE_NAME_MAX + 1];
     const char *host; /* in `name` */
+    uint16_t port;    /* 0: EPMD knows */
     uint64_t delay_ms;
     bool busy;             /* looking up or connecting */
     char last_failure[80]; /* since it was connected, or "" */
@@ -73,7 +74,7 @@ static void on_found(void *ctx, int status, const struct sockaddr_in *address, u
     if (status != 0)
         note_failure(c, LOG_WARNING,
                      status == -ENOENT ? "EPMD does not know the name" : uv_strerror(status));
-    else if (highest < 6)
+    else if (highest < EPMD_VERSION)
         note_failure(c, LOG_WARNING, "it is older than OTP 23");
     else if ((status = connection_open(c->node, c->name, (const struct sockaddr *)address)) != 0)
         note_failure(c, LOG_WARNING, uv_strerror(status));
@@ -84,12 +85,13 @@ static void attempt(struct connector *c)
     if (c->busy || node_find(c->node, slice_of(c->name)))
         return;
     c->busy = true;
-    int error = epmd_lookup(&c->node->epmd, c->alive, c->host, LOOKUP_TIMEOUT_MS, on_found, c);
+    int error =
+        epmd_lookup(&c->node->epmd, c->alive, c->host, c->port, LOOKUP_TIMEOUT_MS, on_found, c);
     if (error)
         note_failure(c, LOG_WARNING, uv_strerror(error));
 }
 
-int connector_add(struct connector **list, struct node *node, const char *name)
+int connector_add(struct connector **list, struct node *node, const char *name, uint16_t port)
 {
     if (find(*list, name))
         return 0;
@@ -101,6 +103,7 @@ int connector_add(struct connector **list, struct node *node, const char *name)
     memcpy(c->alive, c->name, strcspn(c->name, "@"));
     c->host = c->name + strcspn(c->name, "@");
     c->host += *c->host == '@';
+    c->port = port;
     c->delay_ms = FIRST_DELAY_MS;
     uv_timer_init(node->loop, &c->timer);
     c->timer.data = c;

@@ -7,11 +7,14 @@
 #ifndef DIST_CONNECTOR_H
 #define DIST_CONNECTOR_H
 
+#include <stdint.h>
+
 struct node;
 struct connector;
 
-/* Adds a node (name@host; one that is there already is no error). Returns 0 or -ENOMEM. */
-int connector_add(struct connector **list, struct node *node, const char *name);
+/* Adds a node (name@host; one that is there already is no error) that listens at `port`; 0 if the
+ * EPMD of its host knows where. Returns 0 or -ENOMEM. */
+int connector_add(struct connector **list, struct node *node, const char *name, uint16_t port);
 /* Begins, once this node has its own name. */
 void connector_start_all(struct connector *list);
 /* The node `name`, in the list or not, is connected, by whichever side: stops trying. */

@@ -33,6 +33,7 @@ struct epmd_exchange {
     bool is_resolving;
     int holds; /* handles not yet closed */
     struct sockaddr_in address;
+    uint16_t known_port; /* of the node that is looked up; 0: not known */
     uint8_t request[EPMD_REQUEST_MAX];
     size_t request_len;
     uint8_t answer[EPMD_ANSWER_MAX];
@@ -212,7 +213,9 @@ static void retry_on_timer(uv_timer_t *timer)
     struct epmd *epmd = timer->data;
     uint64_t now = uv_now(epmd->loop);
 
-    if (epmd->was_published)
+    if (epmd->is_unused)
+        report(epmd, EPMD_PUBLISHED, 0, "no name is published");
+    else if (epmd->was_published)
         publish_try(epmd, REPUBLISH_TRY_MS);
     else
         publish_try(epmd, epmd->deadline > now + LAST_TRY_MS ? epmd->deadline - now : LAST_TRY_MS);
@@ -352,9 +355,16 @@ static void lookup_on_read(struct epmd_exchange *ex)
     lookup_finish(ex, 0, highest);
 }
 
+/* The node itself may be at a port that is known already: then nobody need be asked. */
 static void lookup_connect(struct epmd_exchange *ex)
 {
     ex->address = ex->resolved.address;
+    if (ex->known_port) {
+        ex->address.sin_port = htons(ex->known_port);
+        exchange_close(ex);
+        lookup_finish(ex, 0, EPMD_VERSION);
+        return;
+    }
     ex->address.sin_port = htons(ex->epmd->epmd_port);
     int rc = exchange_connect(ex);
     if (rc < 0)
@@ -409,8 +419,8 @@ static int lookup_resolve(struct epmd_exchange *ex, const char *host)
     return uv_read_start((uv_stream_t *)&ex->resolver, lookup_resolver_alloc, lookup_on_resolved);
 }
 
-int epmd_lookup(struct epmd *epmd, const char *name, const char *host, uint64_t timeout_ms,
-                epmd_lookup_cb cb, void *ctx)
+int epmd_lookup(struct epmd *epmd, const char *name, const char *host, uint16_t port,
+                uint64_t timeout_ms, epmd_lookup_cb cb, void *ctx)
 {
     uint8_t request[EPMD_REQUEST_MAX];
     int len = epmd_encode_port_please2(request, name);
@@ -422,6 +432,7 @@ int epmd_lookup(struct epmd *epmd, const char *name, const char *host, uint64_t 
         return -ENOMEM;
     memcpy(ex->request, request, (size_t)len);
     ex->request_len = (size_t)len;
+    ex->known_port = port;
     ex->on_read = lookup_on_read;
     ex->on_end = lookup_on_end;
     ex->cb = cb;
@@ -480,6 +491,20 @@ int epmd_publish(struct epmd *epmd, const char *name, uint16_t port)
     uv_update_time(epmd->loop);
     epmd->deadline = uv_now(epmd->loop) + START_MS;
     /* By the timer, so that no callback is called from within this function. */
+    retry_after(epmd, 0);
+    return 0;
+}
+
+int epmd_do_without(struct epmd *epmd)
+{
+    uint32_t random;
+    int rc = uv_random(NULL, NULL, &random, sizeof random, 0, NULL);
+
+    if (rc < 0)
+        return rc;
+    /* 0 to 3 are creations of old nodes. */
+    epmd->creation = random | 4;
+    epmd->is_unused = true;
     retry_after(epmd, 0);
     return 0;
 }

@@ -56,7 +56,7 @@ struct epmd {
     uint8_t request[EPMD_REQUEST_MAX]; /* ALIVE2_REQ */
     int request_len;
     uint32_t creation;
-    bool is_published, was_published, is_taken, daemon_started;
+    bool is_published, was_published, is_taken, daemon_started, is_unused;
     uint64_t deadline, taken_since, published_at, delay; /* ms of uv_now */
 };
 
@@ -74,16 +74,21 @@ int epmd_init(struct epmd *epmd, uv_loop_t *loop, epmd_event_cb on_event, void *
  */
 int epmd_publish(struct epmd *epmd, const char *name, uint16_t port);
 
+/* In place of epmd_publish: publishes nothing, makes up a creation, and reports EPMD_PUBLISHED.
+ * Returns 0 or libuv's error of the random source. */
+int epmd_do_without(struct epmd *epmd);
+
 /* Returns the creation that the first publication brought, for the life of the node. 0 before. */
 uint32_t epmd_creation(const struct epmd *epmd);
 
 /*
  * Asks the EPMD of `host` (a name or an IPv4 address) where node `name` (the part before the '@')
- * listens. `cb` is called once, never from within this call, at the latest after `timeout_ms`; it
- * is not called after epmd_free. Returns 0, -EINVAL for a bad name, -ENOMEM, or what libuv says.
+ * listens; with `port` other than 0 that is known, and only the host is looked up. `cb` is called
+ * once, never from within this call, at the latest after `timeout_ms`; it is not called after
+ * epmd_free. Returns 0, -EINVAL for a bad name, -ENOMEM, or what libuv says.
  */
-int epmd_lookup(struct epmd *epmd, const char *name, const char *host, uint64_t timeout_ms,
-                epmd_lookup_cb cb, void *ctx);
+int epmd_lookup(struct epmd *epmd, const char *name, const char *host, uint16_t port,
+                uint64_t timeout_ms, epmd_lookup_cb cb, void *ctx);
 
 /* Frees the name and forgets all lookups. No callback is called any more. */
 void epmd_free(struct epmd *epmd);

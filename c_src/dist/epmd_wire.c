@@ -16,7 +16,6 @@
 #define NAME_MAX_LEN      255
 #define HIDDEN_NODE       72
 #define PROTOCOL_TCP_IPV4 0
-#define VERSION           6
 
 int epmd_encode_alive2(uint8_t request[EPMD_REQUEST_MAX], const char *name, uint16_t port)
 {
@@ -31,8 +30,8 @@ int epmd_encode_alive2(uint8_t request[EPMD_REQUEST_MAX], const char *name, uint
     put_u16(request + 3, port);
     request[5] = HIDDEN_NODE;
     request[6] = PROTOCOL_TCP_IPV4;
-    put_u16(request + 7, VERSION);
-    put_u16(request + 9, VERSION);
+    put_u16(request + 7, EPMD_VERSION);
+    put_u16(request + 9, EPMD_VERSION);
     put_u16(request + 11, (uint16_t)name_len);
     memcpy(request + 13, name, name_len);
     put_u16(request + 13 + name_len, 0);

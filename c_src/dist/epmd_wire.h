@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #define EPMD_REQUEST_MAX 288 /* the longest request: a name of 255 bytes and what is around it */
+#define EPMD_VERSION     6   /* the handshake version that we speak, and want of others */
 #define EPMD_ANSWER_MAX  12  /* as much of an answer as is ever looked at */
 
 /*

@@ -170,9 +170,9 @@ void node_connection_failed(struct node *node, struct connection *c, int level, 
     connector_note_failed(node->connectors, c->name, level, why);
 }
 
-int node_connect(struct node *node, const char *name)
+int node_connect(struct node *node, const char *name, uint16_t port)
 {
-    return connector_add(&node->connectors, node, name);
+    return connector_add(&node->connectors, node, name, port);
 }
 
 static bool is_passing(int error)
@@ -271,6 +271,7 @@ int node_init(struct node *node, const struct node_config *config)
     memcpy(&node->listen, config->listen,
            config->listen->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
                                                  : sizeof(struct sockaddr_in));
+    node->no_epmd = config->no_epmd;
     node->cookie = slice_copy(config->cookie);
     node->scratch = malloc(READ_SIZE);
     node->handshake = (struct handshake_config){
@@ -324,6 +325,8 @@ int node_start(struct node *node)
     int error = open_listener(node);
     if (error)
         return error;
+    if (node->no_epmd)
+        return epmd_do_without(&node->epmd);
     char alive[NODE_NAME_MAX + 1];
     snprintf(alive, sizeof alive, "%.*s", (int)strcspn(node->name, "@"), node->name);
     return epmd_publish(&node->epmd, alive, (uint16_t)node->port);

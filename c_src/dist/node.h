@@ -57,6 +57,7 @@ struct node_config {
     struct slice cookie;
     bool traces;                   /* lines of level LOG_DEBUG are written */
     const struct sockaddr *listen; /* address and port (0: any) of the listener */
+    bool no_epmd;                  /* publish no name */
     struct node_hooks hooks;
 };
 
@@ -92,6 +93,7 @@ struct node {
     uv_prepare_t end_of_turn;
     uv_idle_t next_turn;
     int port;
+    bool no_epmd;
     bool stopping;
     bool traces; /* whether a line of level LOG_DEBUG is worth composing */
     uint64_t stopped_at;
@@ -119,8 +121,9 @@ void node_stop(struct node *node);
 /* Gives the memory back, when the loop has closed what node_stop closes; wipes the cookie. */
 void node_free(struct node *node);
 
-/* Stays connected to `name` (name@host) from now on. Returns 0 or -ENOMEM. */
-int node_connect(struct node *node, const char *name);
+/* Stays connected to `name` (name@host) from now on, which listens at `port` (0: the EPMD of its
+ * host knows). Returns 0 or -ENOMEM. */
+int node_connect(struct node *node, const char *name, uint16_t port);
 
 /* Returns the connection to a node, or NULL if there is none that is up. */
 struct connection *node_find(struct node *node, struct slice name);

@@ -27,6 +27,10 @@ in_vms() ->
         {"two plain VMs and one C node", fun() -> shared(Plain, Plain) end},
         {"requests to the local name", fun forwarded/0},
         {"requests from a third node", fun third_node/0},
+        {"the connection to the program is lost", fun disconnected/0},
+        {"the port of the program killed", fun port_killed/0},
+        {"a C node of others that is not there at the start", fun late_cnode/0},
+        {"distribution stopped and another started", fun other_distribution/0},
         {"supervision in a plain VM", fun() -> supervision(Plain) end},
         {"supervision in a distributed VM", fun() -> supervision(long()) end},
         {"the end of a C node that others started", fun shared_end/0},
@@ -43,11 +47,17 @@ in_vms() ->
         {"errors of a start", fun errors/0},
         {"a program that is not there", fun no_program/0},
         {"a program that is never ready", fun not_ready/0},
-        {"a home directory that can't be written", fun home/0},
-        {"distribution that is not TCP", fun not_tcp/0},
+        {"all functions without a home directory", fun no_home/0},
+        {"all functions where distribution is not TCP", fun not_tcp/0},
+        {"all functions without EPMD", fun no_epmd/0},
+        {"distribution that can't be started", fun no_distribution/0},
+        {"a C node of others where distribution is not TCP", fun not_tcp_shared/0},
+        {"a stranger at the door", fun stranger/0},
         {"the name is taken", fun name_taken/0},
         {"EPMD is found where PATH has none", fun no_path/0},
         {"log lines with their level", fun log_lines/0},
+        {"the level of the module", fun module_level/0},
+        {"compatibility", fun compatibility/0},
         {"the program and the application have one version", fun versions/0}
     ],
     [{spawn, {timeout, 300, {Title, Test}}} || {Title, Test} <- Tests].
@@ -57,6 +67,7 @@ projects() ->
     {setup, fun repositories/0, fun remove/1, fun(Dir) ->
         {inorder, [{spawn, {timeout, 300, {Title, fun() -> Test(Dir) end}}} || {Title, Test} <- [
             {"the rebar3 project of the README", fun rebar3_project/1},
+            {"the README's hook leaves a checkout alone", fun checkout/1},
             {"the Mix project of the README", fun mix_project/1}
         ]]}
     end}.
@@ -136,8 +147,10 @@ names() ->
     Name = cnode:unique("vm"),
     ?assertEqual(list_to_atom("macula_nat_" ++ Name ++ "@127.0.0.1"), with_vm(["-name", Name ++ "@127.0.0.1"], CNode)),
     ?assertEqual(list_to_atom("macula_nat_" ++ Name ++ "@localhost"), with_vm(["-sname", Name], CNode)),
-    {C, OsPid} = with_vm([], fun() -> {CNode(), os:getpid()} end),
-    ?assertEqual(list_to_atom("macula_nat_" ++ OsPid ++ "@127.0.0.1"), C),
+    %% Without a name of the VM it is like no other, but the same at the next start.
+    [{A, A}, {B, B}] = [with_vm([], fun() -> {CNode(), CNode()} end) || _ <- [1, 2]],
+    [?assertMatch({match, _}, re:run(atom_to_list(C), "^macula_nat_[0-9a-f]{16}@127\\.0\\.0\\.1$")) || C <- [A, B]],
+    ?assertNotEqual(A, B),
     %% With an address of its own to listen on it has the host of the VM.
     ?assertEqual(list_to_atom("macula_nat_" ++ Name ++ "@localhost"), with_vm(["-sname", Name ++ "@localhost"], fun() ->
         {ok, _} = ?NAME:start_link(#{listen => "0.0.0.0"}),
@@ -213,24 +226,64 @@ shared(ArgsA, ArgsB) ->
         [cnode:peer_stop(Vm) || Vm <- [A, B]]
     end).
 
+%% The local process outlives the C node, however long that is away, and finds it when it is back.
 shared_end() ->
     Handle = #{node := C, name := Name} = cnode:start(),
     Vm = vm(long()),
     {Sup, First} = cnode:on(Vm, fun() -> supervise(#{cnode => C}) end),
     cnode:on(Vm, fun() ->
-        Ref = monitor(process, First),
+        handle_log(),
         kill_program(C, "KILL"),
-        receive {'DOWN', Ref, process, First, Reason} -> ?assertEqual({cnode_down, noconnection}, Reason) end
+        logged(warning, "macula_nat_coordinator: the C node " ++ Name ++ "@127.0.0.1 is gone: noconnection"),
+        absent(),
+        ?assertEqual(First, whereis(?NAME))
     end),
     ?assertEqual(137, cnode:await_exit(Handle)),
-    %% A C node that comes back is found again: the restart waits for it.
     Again = cnode:start(#{name => Name}),
     cnode:on(Vm, fun() ->
-        restarted(First),
+        present(),
         ?assertEqual([], ?NAME:get_pending()),
+        ?assertEqual([], gen_server:call(?NAME, get_pending)),
+        ?assertEqual(First, whereis(?NAME)),
         shutdown(Sup)
     end),
     ?assertEqual(0, cnode:stop(Again)),
+    cnode:peer_stop(Vm).
+
+%% What calls and casts do while there is no C node.
+absent() ->
+    ?assertExit({noproc, {gen_server, call, [?NAME, get_pending]}}, ?NAME:get_pending()),
+    ?assertExit({noproc, {gen_server, call, [?NAME, {request_connection, <<"a">>, <<"b">>, #{}}]}},
+                ?NAME:request_connection(<<"a">>, <<"b">>)),
+    ?assertEqual(ok, ?NAME:coordinate_punch(<<"a">>, <<"b">>, #{})),
+    ?assertEqual(ok, ?NAME:report_result(<<"id">>, <<"a">>, success)),
+    ?assertEqual({error, noproc}, gen_server:call(?NAME, get_pending)),
+    ?assertEqual({error, noproc}, gen_server:call(?NAME, {attach_peer, <<"a">>})),
+    ?assertEqual(ok, gen_server:cast(?NAME, anything)),
+    ?NAME ! anything,
+    ok.
+
+present() ->
+    cnode:await(fun() -> try ?NAME:get_pending() of _ -> true catch exit:{noproc, _} -> false end end).
+
+late_cnode() ->
+    Name = cnode:unique("late"),
+    C = list_to_atom(Name ++ "@127.0.0.1"),
+    Vm = vm(long()),
+    Sup = cnode:on(Vm, fun() ->
+        {Sup, Pid} = supervise(#{cnode => C}),
+        ?assertEqual(Pid, whereis(?NAME)),
+        absent(),
+        Sup
+    end),
+    cnode:with(#{name => Name}, fun(_) ->
+        cnode:on(Vm, fun() -> present(), api() end)
+    end),
+    cnode:on(Vm, fun() ->
+        cnode:await(fun() -> try ?NAME:get_pending() of _ -> false catch exit:{noproc, _} -> true end end),
+        absent(),
+        shutdown(Sup)
+    end),
     cnode:peer_stop(Vm).
 
 %%%-------------------------------------------------------------------
@@ -338,6 +391,61 @@ supervision(Args) ->
         ?assertEqual(Before, node())
     end).
 
+%% It is the connection that is lost, and nothing else.
+disconnected() ->
+    [with_vm(Args, fun() ->
+        {ok, Pid} = ?NAME:start_link(#{}),
+        [C] = nodes(hidden),
+        [OsPid] = programs(C),
+        {ok, hole_punch, Id} = ?NAME:request_connection(<<"a">>, <<"b">>),
+        true = erlang:disconnect_node(C),
+        present(),
+        ?assertMatch([#{session_id := Id}], ?NAME:get_pending()),
+        ?assertEqual({Pid, [OsPid]}, {whereis(?NAME), programs(C)}),
+        ok = gen_server:stop(?NAME),
+        not_running(C)
+    end) || Args <- [[], long(), ["-sname", "undefined"]]].
+
+port_killed() ->
+    with_vm(long(), fun() ->
+        {Sup, First} = supervise(#{}),
+        [C] = nodes(hidden),
+        [Old] = programs(C),
+        Ref = monitor(process, First),
+        exit(program_port(First), kill),
+        receive {'DOWN', Ref, process, First, Reason} -> ?assertEqual({port_closed, killed}, Reason) end,
+        restarted(First),
+        ?assertEqual([], ?NAME:get_pending()),
+        cnode:await(fun() -> not lists:member(Old, programs(C)) end),
+        shutdown(Sup),
+        not_running(C)
+    end).
+
+program_port(Pid) ->
+    [Port] = [Each || Each <- erlang:ports(), erlang:port_info(Each, connected) =:= {connected, Pid},
+                      erlang:port_info(Each, os_pid) =/= {os_pid, undefined}],
+    Port.
+
+%% A VM that gets a distribution of its own later: ours has to go first.
+other_distribution() ->
+    with_vm([], fun() ->
+        {Sup, First} = supervise(#{}),
+        Ref = monitor(process, First),
+        Name = list_to_atom(cnode:unique("later") ++ "@127.0.0.1"),
+        ?assertMatch({error, {already_started, _}}, net_kernel:start(Name, #{name_domain => longnames})),
+        ok = net_kernel:stop(),
+        {ok, _} = net_kernel:start(Name, #{name_domain => longnames}),
+        receive {'DOWN', Ref, process, First, Reason} -> ?assertEqual(distribution_stopped, Reason) end,
+        restarted(First),
+        api(),
+        ?assertEqual(Name, node()),
+        [C] = nodes(hidden),
+        shutdown(Sup),
+        not_running(C),
+        ?assertEqual(Name, node()),
+        ok = net_kernel:stop()
+    end).
+
 hanging() ->
     with_vm([], fun() ->
         {Sup, _} = supervise(#{}),
@@ -393,7 +501,7 @@ strange_message() ->
     with_vm([], fun() ->
         {ok, Pid} = ?NAME:start_link(#{}),
         [C] = nodes(hidden),
-        [Port] = [Each || Each <- erlang:ports(), erlang:port_info(Each, connected) =:= {connected, Pid}],
+        Port = program_port(Pid),
         %% It is waiting when the process begins to wait for the end of the program.
         ok = sys:suspend(Pid),
         Pid ! {Port, anything},
@@ -450,7 +558,6 @@ things() ->
     {ok, Descriptors} = file:list_dir("/proc/self/fd"),
     #{processes => length(processes()), ports => length(erlang:ports()), tables => length(ets:all()),
       descriptors => length(Descriptors), children => children(),
-      names => [Name || {"macula_nat_" ++ _ = Name, _} <- cnode:epmd_names(), string:find(Name, os:getpid()) =/= nomatch],
       node => node()}.
 
 %%%-------------------------------------------------------------------
@@ -461,9 +568,9 @@ errors() ->
     with_vm(long(), fun() ->
         process_flag(trap_exit, true),
         Start = fun(Opts) -> {error, Reason} = ?NAME:start_link(Opts), Reason end,
-        ?assertEqual({not_connected, 'nobody@127.0.0.1'}, Start(#{cnode => 'nobody@127.0.0.1'})),
         ?assertEqual({bad_option, cnode, "name@host"}, Start(#{cnode => "name@host"})),
         ?assertEqual({bad_option, punch_timeout_ms, soon}, Start(#{punch_timeout_ms => soon})),
+        ?assertEqual({bad_option, compatibility, v0_14_4}, Start(#{compatibility => v0_14_4})),
         ?assertEqual({bad_option, args, 1}, Start(#{args => [1]})),
         ?assertEqual({bad_option, listen, {127, 0, 0, 1}}, Start(#{listen => {127, 0, 0, 1}})),
         ?assertEqual({exit_status, 64}, Start(#{max_punch_attempts => -1})),
@@ -497,33 +604,98 @@ with_program(Script, Fun) ->
         try Fun(Program) after remove(Dir) end
     end).
 
-home() ->
-    fails([], [{"HOME", "/proc"}], fun(Reason) ->
-        {distribution_not_started, {auth, Text}} = Reason,
-        ?assertNotEqual(nomatch, string:find(Text, "/proc/.erlang.cookie"))
-    end).
+%% With and without a name for it; nothing is left in its place, nor in the environment.
+no_home() ->
+    Dir = string:trim(os:cmd("mktemp -d")),
+    [begin
+        Vm = vm([], [{"HOME", Home}, {"XDG_CONFIG_HOME", false}, {"TMPDIR", Dir}]),
+        cnode:on(Vm, fun() ->
+            {ok, _} = ?NAME:start_link(#{}),
+            api(),
+            ?assertEqual({Home, false}, {os:getenv("HOME"), os:getenv("XDG_CONFIG_HOME")}),
+            ?assertEqual({ok, []}, file:list_dir(Dir)),
+            ok = gen_server:stop(?NAME)
+        end),
+        cnode:peer_stop(Vm)
+    end || Home <- ["/proc", "/nonexistent", false]],
+    ok = file:del_dir(Dir).
 
 not_tcp() ->
-    fails(["-proto_dist", "inet_tls"], [], fun(Reason) ->
-        ?assertEqual({distribution_not_tcp, ["inet_tls"]}, Reason)
+    functions(["-proto_dist", "inet_tls"]).
+
+%% Nothing listens at this port, whoever starts.
+no_epmd() ->
+    Port = cnode:free_port(),
+    [begin
+        Vm = vm(Args, [{"ERL_EPMD_PORT", integer_to_list(Port)}]),
+        cnode:on(Vm, fun() ->
+            {ok, _} = ?NAME:start_link(#{}),
+            api(),
+            ?assertMatch({error, econnrefused}, gen_tcp:connect({127, 0, 0, 1}, Port, [])),
+            ok = gen_server:stop(?NAME)
+        end),
+        cnode:peer_stop(Vm)
+    end || Args <- [[], long() ++ ["-start_epmd", "false", "-erl_epmd_port", integer_to_list(cnode:free_port())]]].
+
+%% The boot goes on, with one error in the log.
+no_distribution() ->
+    with_vm(["-proto_dist", "no_such_protocol"], fun() ->
+        without_cnode(#{}, "{distribution_not_started,"),
+        ?assertEqual([], nodes(hidden))
     end).
 
-fails(Args, Env, Check) ->
-    Vm = vm(Args, Env),
-    cnode:on(Vm, fun() ->
-        process_flag(trap_exit, true),
-        {error, Reason} = ?NAME:start_link(#{}),
-        Check(Reason),
-        ?assertEqual({nonode@nohost, undefined, []}, {node(), whereis(?NAME), children()})
-    end),
-    cnode:peer_stop(Vm).
+not_tcp_shared() ->
+    with_vm(["-proto_dist", "inet_tls"], fun() ->
+        without_cnode(#{cnode => 'nobody@127.0.0.1'}, "{distribution_not_tcp,\\[\"inet_tls\"\\]}")
+    end).
+
+without_cnode(Opts, Reason) ->
+    handle_log(),
+    {Sup, Pid} = supervise(Opts),
+    ?assertEqual(Pid, whereis(?NAME)),
+    logged(error, "macula_nat_coordinator has no C node, as this VM can't connect to one: " ++ Reason),
+    absent(),
+    ?assertEqual({nonode@nohost, []}, {node(), children()}),
+    shutdown(Sup).
+
+%% Whoever knocks without the C node's name is turned away.
+stranger() ->
+    with_vm(long(), fun() ->
+        {ok, Pid} = ?NAME:start_link(#{}),
+        [C] = nodes(hidden),
+        [Door] = [Port || Each <- erlang:ports(), erlang:port_info(Each, connected) =:= {connected, Pid},
+                          {ok, Port} <- [inet:port(Each)]],
+        [begin
+            {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, Door, [binary, {active, false}, {packet, 2}]),
+            ok = gen_tcp:send(Socket, Hello),
+            ?assertEqual(refused, refusal(Socket)),
+            ok = gen_tcp:close(Socket)
+        end || Hello <- ["rubbish", hello("stranger@127.0.0.1")]],
+        ?assertEqual([C], nodes(hidden)),
+        %% It is still open to the program.
+        true = erlang:disconnect_node(C),
+        present(),
+        ok = gen_server:stop(?NAME),
+        ?assertEqual({error, econnrefused}, gen_tcp:connect({127, 0, 0, 1}, Door, []))
+    end).
+
+refusal(Socket) ->
+    case gen_tcp:recv(Socket, 0, 30000) of
+        {ok, <<"snot_allowed">>} -> refused;
+        {error, closed} -> refused;
+        Other -> Other
+    end.
+
+%% The first message of a handshake, with the flags of OTP 25.
+hello(Name) ->
+    <<$N, 16#d07df7fbd:64, 1:32, (length(Name)):16, (list_to_binary(Name))/binary>>.
 
 name_taken() ->
     Name = cnode:unique("taken"),
     cnode:with(#{name => "macula_nat_" ++ Name}, fun(_) ->
         with_vm(["-name", Name ++ "@127.0.0.1"], fun() ->
             process_flag(trap_exit, true),
-            ?assertEqual({error, {exit_status, 69}}, ?NAME:start_link(#{}))
+            ?assertEqual({error, {exit_status, 69}}, ?NAME:start_link(#{listen => "127.0.0.1"}))
         end)
     end).
 
@@ -533,7 +705,7 @@ no_path() ->
     try
         cnode:on(Vm, fun() ->
             true = os:putenv("PATH", "/nonexistent"),
-            {ok, _} = ?NAME:start_link(#{}),
+            {ok, _} = ?NAME:start_link(#{listen => "127.0.0.1"}),
             api(),
             ?assertMatch([_], cnode:epmd_names(list_to_integer(Port))),
             ok = gen_server:stop(?NAME)
@@ -576,6 +748,45 @@ log_lines() ->
         logged(error, "macula_nat_cnode: unknown option '--wrong'")
     end).
 
+%% It counts for the program's lines too, whatever the level of all others is.
+module_level() ->
+    with_vm([], fun() ->
+        handle_log(),
+        ok = logger:set_primary_config(level, error),
+        ok = logger:set_module_level(?NAME, debug),
+        {ok, _} = ?NAME:start_link(#{}),
+        logged(notice, "macula_nat_cnode: [^ ]+ serves calls at port [0-9]+"),
+        logged(info, "macula_nat_cnode: connected to "),
+        [C] = nodes(hidden),
+        [OsPid] = programs(C),
+        {ok, CommandLine} = file:read_file("/proc/" ++ OsPid ++ "/cmdline"),
+        ?assertMatch({match, _}, re:run(CommandLine, "--log-level.debug")),
+        ok = logger:set_module_level(?NAME, error),
+        ok = gen_server:stop(?NAME),
+        ?assertEqual(nothing_else, receive {log, notice, "macula_nat_cnode: ended" ++ _} = Line -> Line after 0 -> nothing_else end)
+    end).
+
+%% The old module asked both peers for a predictable allocation.
+compatibility() ->
+    with_vm(long(), fun() ->
+        Profile = #{mapping_policy => ei, filtering_policy => pd, can_receive_unsolicited => false, requires_relay => false,
+                    relay_capable => false},
+        Strategy = fun(Opts) ->
+            {ok, _} = ?NAME:start_link(Opts),
+            [C] = nodes(hidden),
+            [ok = rpc:call(C, macula_nat_cache, put, [Id, Profile#{node_id => Id, allocation_policy => Allocation}])
+                || {Id, Allocation} <- [{<<"a">>, pp}, {<<"b">>, rd}]],
+            {ok, Strategy, _} = ?NAME:request_connection(<<"a">>, <<"b">>),
+            ok = gen_server:stop(?NAME),
+            Strategy
+        end,
+        ?assertEqual(hole_punch, Strategy(#{})),
+        ?assertEqual(relay, Strategy(#{compatibility => v0_14_3})),
+        application:set_env(macula_nat_cnode, compatibility, v0_14_3),
+        ?assertEqual(relay, Strategy(#{})),
+        ?assertEqual(hole_punch, Strategy(#{compatibility => undefined}))
+    end).
+
 logged(Level, Regexp) ->
     receive
         {log, Any, Text} ->
@@ -615,10 +826,11 @@ remove(Dir) ->
 %% module there is no release.
 rebar3_project(Dir) ->
     [has(Command) || Command <- ["rebar3", "git"]],
-    {Text, [Config, AppSrc, VmArgs, Commands]} = readme("With rebar3"),
+    {Text, [Config, AppSrc, VmArgs, SysConfig, Commands]} = readme("With rebar3"),
     Project = filename:join(Dir, "rebar3_project"),
     write(Project, "src/my_node.app.src", AppSrc),
     write(Project, "vm.args", VmArgs),
+    write(Project, "sys.config", SysConfig),
     Whole = replace("\\{macula, \"0.14.3\"\\}", "{macula, {git, \"file://" ++ Dir ++ "/macula\", {branch, \"main\"}}}",
                     repository_url(Dir, Config)),
     write(Project, "rebar.config", replace("\\{overrides, .*?\\]\\}\\.\n", "", Whole)),
@@ -629,12 +841,32 @@ rebar3_project(Dir) ->
     run(Project, Build),
     release(Project, Start, first("^-name (\\S+)$", VmArgs), first("^-setcookie (\\S+)$", VmArgs)).
 
+%% In _checkouts, where the sources are the user's own, and a link to what may be anywhere.
+checkout(Dir) ->
+    [has(Command) || Command <- ["rebar3", "git"]],
+    {_, [Config | _]} = readme("With rebar3"),
+    Hook = first("\"(sh -c '.*')\"\\}", Config),
+    [begin
+        Place = filename:join([Dir, "hook", Folder]),
+        Source = filename:join([Place, "macula", "src", "deep", "macula_nat_coordinator.erl"]),
+        write(filename:dirname(Source), filename:basename(Source), "kept"),
+        ok = filelib:ensure_path(Place),
+        {0, _} = status(filename:join(Place, "macula"), Hook),
+        ?assertEqual({Folder, Kept}, {Folder, filelib:is_regular(Source)})
+    end || {Folder, Kept} <- [{"_build/default/lib", false}, {"_checkouts", true}, {"elsewhere", true}]],
+    ok = filelib:ensure_path(filename:join([Dir, "hook", "_build", "default", "checkouts"])),
+    Link = filename:join([Dir, "hook", "_build", "default", "checkouts", "macula"]),
+    ok = file:make_symlink(filename:join([Dir, "hook", "elsewhere", "macula"]), Link),
+    {0, _} = status(Link, Hook),
+    ?assert(filelib:is_regular(filename:join([Dir, "hook", "elsewhere", "macula", "src", "deep", "macula_nat_coordinator.erl"]))).
+
 mix_project(Dir) ->
     [has(Command) || Command <- ["elixir", "mix", "rebar3", "git"]],
-    {Text, [MixExs, Commands]} = readme("With Mix"),
+    {Text, [MixExs, ConfigExs, Commands]} = readme("With Mix"),
     Project = filename:join(Dir, "mix_project"),
     Whole = replace("\\{:macula, \"0.14.3\"\\}", "{:macula, git: \"file://" ++ Dir ++ "/macula\", branch: \"main\"}",
                     repository_url(Dir, MixExs)),
+    write(Project, "config/config.exs", ConfigExs),
     write(Project, "mix.exs", replace(",\n *aliases: .*?\n", "\n", Whole)),
     [Get, Build, Start] = string:lexemes(Commands, "\n"),
     run(Project, Get),
@@ -682,6 +914,7 @@ release(Project, Command, Name, Cookie) ->
     Node = list_to_atom(Name),
     with_vm(long() ++ ["-setcookie", Cookie], fun() ->
         ?assertMatch({ok, hole_punch, _}, rpc:call(Node, ?NAME, request_connection, [<<"a">>, <<"b">>])),
+        ?assertEqual({ok, v0_14_3}, rpc:call(Node, application, get_env, [macula_nat_cnode, compatibility])),
         ?assertEqual(ok, rpc:call(Node, init, stop, []))
     end),
     ?assertMatch({0, _}, await_status(Port, Output)).

@@ -191,7 +191,7 @@ static void wait_event(struct client *client)
 static int lookup(struct client *client, const char *name, const char *host)
 {
     client->answers = 0;
-    ck_assert_int_eq(epmd_lookup(&client->epmd, name, host, 5000, on_lookup, client), 0);
+    ck_assert_int_eq(epmd_lookup(&client->epmd, name, host, 0, 5000, on_lookup, client), 0);
     while (client->answers == 0)
         ck_assert(uv_run(&loop, UV_RUN_ONCE) != 0 || client->answers > 0);
     return client->lookup_status;
@@ -319,7 +319,7 @@ START_TEST(test_silent_epmd)
     client_publish(&a, "one", 1234);
     ck_assert_int_eq(a.event, EPMD_FAILED);
     ck_assert_int_eq(a.status, -ETIMEDOUT);
-    ck_assert_int_eq(epmd_lookup(&a.epmd, "one", "localhost", 50, on_lookup, &a), 0);
+    ck_assert_int_eq(epmd_lookup(&a.epmd, "one", "localhost", 0, 50, on_lookup, &a), 0);
     while (a.answers == 0)
         uv_run(&loop, UV_RUN_ONCE);
     ck_assert_int_eq(a.lookup_status, -ETIMEDOUT);
@@ -481,7 +481,7 @@ START_TEST(test_free_at_any_time)
         ck_assert_int_eq(epmd_init(&a.epmd, &loop, on_event, &a), 0);
         ck_assert_int_eq(epmd_publish(&a.epmd, "one", 1234), 0);
         for (int i = 0; i < 3; i++)
-            ck_assert_int_eq(epmd_lookup(&a.epmd, "x", "localhost", 5000, on_lookup, &a), 0);
+            ck_assert_int_eq(epmd_lookup(&a.epmd, "x", "localhost", 0, 5000, on_lookup, &a), 0);
         for (int i = 0; i < turns; i++)
             uv_run(&loop, UV_RUN_NOWAIT);
         epmd_free(&a.epmd);

@@ -391,6 +391,17 @@ START_TEST(nodes_to_connect_to)
 
     ck_taken("--connect", "a@b.c", "--name", "x@y.z");
     options_free(&options);
+    ck_taken("--connect", "a@h=65535", "--connect=b@h=1", "--connect", "c@h", "--connect", "a@h=7");
+    ck_assert_uint_eq(options.connect_count, 3);
+    ck_assert_str_eq(options.connect[1], "b@h");
+    ck_assert_uint_eq(options.connect_port[0], 65535);
+    ck_assert_uint_eq(options.connect_port[1], 1);
+    ck_assert_uint_eq(options.connect_port[2], 0);
+    options_free(&options);
+    ck_refused("needs a port after the '='", "--connect", "a@h=0");
+    ck_refused("needs a port after the '='", "--connect", "a@h=");
+    ck_refused("needs a port after the '='", "--connect", "a@h=65536");
+    ck_refused("needs a port after the '='", "--connect", "a@h=1x");
     ck_refused("needs a host", "--connect", "a");
     ck_refused("this node itself", "--connect", "a@h", "--sname", "a@h");
     ck_refused("dot in its host", "--connect", "a@b.c");
@@ -455,7 +466,7 @@ START_TEST(help_names_what_the_parser_takes)
         else
             ck_assert_str_eq(error, "");
     }
-    ck_assert_int_eq(count, 19);
+    ck_assert_int_eq(count, 20);
     free(text);
 }
 END_TEST
