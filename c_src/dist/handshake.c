@@ -337,8 +337,7 @@ static int take_complement(struct handshake *hs, struct reader *r)
 
 bool handshake_has_sent(const struct handshake *hs, uint32_t challenge)
 {
-    bool waits =
-        hs->state == WANT_COMPLEMENT || hs->state == WANT_REPLY || hs->state == WANT_ACK;
+    bool waits = hs->state == WANT_COMPLEMENT || hs->state == WANT_REPLY || hs->state == WANT_ACK;
 
     return waits && hs->challenge == challenge;
 }

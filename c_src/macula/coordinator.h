@@ -43,8 +43,8 @@ struct coordinator_counters {
     uint64_t ignored_messages; /* casts and messages of no known form */
     uint64_t bad_arguments;
     uint64_t foreign_mailboxes; /* attached or detached in the name of another node's process */
-    uint64_t overloaded; /* requests refused because too much waits already */
-    uint64_t pending_left_out; /* sessions, by the last get_pending */
+    uint64_t overloaded;        /* requests refused because too much waits already */
+    uint64_t pending_left_out;  /* sessions, by the last get_pending */
 };
 
 struct coordinator {

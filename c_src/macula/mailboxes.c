@@ -74,8 +74,7 @@ int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid
     if (old && pid_equal(old->pid, pid))
         return 0;
     size_t size = sizeof(struct mailbox) + id.len + sizeof *pid + pid->node.len;
-    if ((!old && mailboxes_count(all) >= MAILBOXES_MAX) ||
-        all->bytes + size > MAILBOXES_BYTES_MAX)
+    if ((!old && mailboxes_count(all) >= MAILBOXES_MAX) || all->bytes + size > MAILBOXES_BYTES_MAX)
         return -ENOBUFS;
     struct mailbox *m = calloc(1, sizeof *m + id.len);
     if (!m || !(m->pid = pid_copy(pid))) {

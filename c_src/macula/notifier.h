@@ -15,10 +15,10 @@
 #include "macula/watcher.h"
 #include "macula_nat.h"
 
-#define NOTIFIER_TURN          ((size_t)1 << 20)   /* bytes sent in a turn, and one more */
-#define NOTIFIER_WAITING_MAX   ((size_t)64 << 20)  /* bytes of what waits */
-#define NOTIFIER_PROFILES_MAX  ((size_t)256 << 20) /* bytes of the profiles it refers to */
-#define NOTIFIER_UNREAD_MAX    ((size_t)4 << 20)   /* a node with so much to take yet waits */
+#define NOTIFIER_TURN         ((size_t)1 << 20)   /* bytes sent in a turn, and one more */
+#define NOTIFIER_WAITING_MAX  ((size_t)64 << 20)  /* bytes of what waits */
+#define NOTIFIER_PROFILES_MAX ((size_t)256 << 20) /* bytes of the profiles it refers to */
+#define NOTIFIER_UNREAD_MAX   ((size_t)4 << 20)   /* a node with so much to take yet waits */
 
 struct notified; /* a node, and what waits for it */
 struct kept_profile;

@@ -122,7 +122,7 @@ static uint64_t largest_sender(const struct gen_server *gs)
             largest = s;
     }
     uint64_t number = largest ? largest->sender : 0;
-    HASH_ITER(hh, shares, s, next) {
+    HASH_ITER (hh, shares, s, next) {
         HASH_DEL(shares, s);
         free(s);
     }

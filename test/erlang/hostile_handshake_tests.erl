@@ -143,13 +143,14 @@ silent_listener(_) ->
     Listener = raw_dist:listen(raw_name("a")),
     Name = raw_dist:listener_name(Listener),
     cnode:with(connecting(cnode:unique("raw_m"), [Listener]),
-               fun(#{node := Node}) ->
+               fun(Handle = #{node := Node}) ->
                        Silent = raw_dist:accept(Listener),
                        Up = come_in(Node, Name),
                        ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(Up, ?SERVER, x)),
-                       %% It was that very attempt that gave way, and no other has been made.
+                       %% It was that very attempt that gave way: it did not end by itself, and no other has been made.
                        ?assertEqual(closed, raw_dist:await_close(Silent)),
                        ?assertEqual(nobody, raw_dist:accept_now(Listener)),
+                       ?assertEqual([], [Line || Line <- cnode:log(Handle), string:find(Line, "took too long") =/= nomatch]),
                        raw_dist:close(Up)
                end),
     raw_dist:stop_listening(Listener).
