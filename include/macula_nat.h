@@ -200,6 +200,7 @@ struct nat_config {
     uint64_t session_ttl_ms;        /* a session older than this is dropped by the next sweep */
     uint32_t max_sessions;          /* live ones */
     uint64_t max_profile_bytes;     /* sources of the profiles that live sessions keep */
+    uint64_t max_id_bytes;          /* nat_counters.id_bytes */
     uint8_t hash_key[16];           /* secret and random where ids come from strangers */
 };
 
@@ -352,7 +353,7 @@ uint64_t nat_next_deadline(const struct nat_coordinator *coordinator);
 
 /*
  * Does what is due: punch times, timeouts, sweeping. At most `budget` sessions are touched per
- * call, so that no one waits long behind it; returns whether more is due already.
+ * call, those with watchers counting for as many more, so that no one waits long behind it; returns whether more is due already.
  */
 bool nat_tick(struct nat_coordinator *coordinator, struct nat_now now, unsigned budget);
 
@@ -422,6 +423,7 @@ struct nat_counters {
     uint64_t live[NAT_LIVE_STATES]; /* by enum nat_state */
     uint64_t ended, peers, pairs;
     uint64_t profile_bytes; /* that live sessions keep */
+    uint64_t id_bytes;      /* of peers, given session ids and watchers, of all sessions */
 };
 
 /* Lives as long as the coordinator and is always up to date. */

@@ -71,6 +71,7 @@ void connection_close(struct connection *c, int level, const char *why)
 
     if (state == CONNECTION_CLOSED)
         return;
+    budget_leave(c);
     c->state = CONNECTION_CLOSED;
     if (why && state == CONNECTION_UP)
         /* A kind of its own for what is amiss, so that no line before suppresses it. */
@@ -158,11 +159,13 @@ void connection_close_frame(struct connection *c)
     }
     put_u32(buffer_data(&c->out) + c->frame_start, (uint32_t)size);
     c->node->counters.frames_out++;
+    c->node->bytes_made += size;
     if (connection_pending(c) > OUTPUT_MAX) {
         c->node->counters.output_limit++;
         connection_doom(c, "it does not read, and its output is over the limit");
     }
     want_flush(c);
+    budget_check_output(c);
 }
 
 static void put_tick(struct connection *c)
@@ -187,6 +190,7 @@ static void on_written(uv_write_t *write, int status)
     }
     c->sent_at = uv_now(c->node->loop);
     buffer_reset(&c->sending, 0);
+    budget_count_output(c);
     if (buffer_size(&c->out) > 0)
         want_flush(c);
     if (c->has_frames && !c->is_in_turn)
@@ -215,6 +219,7 @@ void connection_flush(struct connection *c)
     }
     if (buffer_size(&c->out) == 0) {
         buffer_reset(&c->out, KEPT_CAPACITY);
+        budget_count_output(c);
         return;
     }
     /* The socket is full: libuv writes the rest when it can, new output gathers in a buffer of its
@@ -230,6 +235,17 @@ void connection_flush(struct connection *c)
 
 /* --- handshake --- */
 
+/*
+ * Whether an attempt of ours and one of that node's own may be crossing each other. It cannot know
+ * of ours as long as there is not even a connection; and one that has had the time to answer ours
+ * and connects to us instead is not going to.
+ */
+static bool may_cross(const struct connection *attempt)
+{
+    return attempt->state == CONNECTION_HANDSHAKE &&
+           uv_now(attempt->node->loop) - attempt->connected_at < CROSSING_MS;
+}
+
 static enum handshake_verdict judge_peer(void *ctx, const char *peer_name)
 {
     struct connection *c = ctx;
@@ -240,7 +256,7 @@ static enum handshake_verdict judge_peer(void *ctx, const char *peer_name)
     if (node_find(c->node, slice_of(peer_name)))
         return HANDSHAKE_ALIVE;
     DL_FOREACH (c->node->connections, pending) {
-        if (pending->outgoing && strcmp(pending->name, peer_name) == 0)
+        if (pending->outgoing && strcmp(pending->name, peer_name) == 0 && may_cross(pending))
             return handshake_simultaneous(c->node->name, peer_name);
     }
     return HANDSHAKE_OK;
@@ -315,13 +331,14 @@ static const struct handshake_config *handshake_settings(struct node *node)
 /* --- input --- */
 
 /*
- * Who asks for more than it takes, or for much at a time, waits: the frames that are left stay in
- * `in`, and nothing more is read. So nobody who reads is cut off for what he asked himself, and
- * none keeps the others waiting with a packet of small requests for large answers.
+ * Who asks for more than it takes, or for much at a time, whoever it goes to, waits: the frames
+ * that are left stay in `in`, and nothing more is read. So nobody who reads is cut off for what he
+ * asked himself, and none keeps the others waiting with a packet of small requests for large
+ * answers.
  */
-static bool has_much_output(const struct connection *c, size_t before)
+static bool has_much_output(const struct connection *c, uint64_t made_before)
 {
-    return connection_pending(c) > before + OUTPUT_TURN || connection_pending(c) > OUTPUT_PAUSE;
+    return c->node->bytes_made > made_before + OUTPUT_TURN || connection_pending(c) > OUTPUT_PAUSE;
 }
 
 static void leave_frames(struct connection *c)
@@ -335,7 +352,7 @@ static void leave_frames(struct connection *c)
 /* A handshake that has reached its end leaves the rest of what was read to the frames. */
 static size_t take_frames(struct connection *c, const uint8_t *data, size_t len)
 {
-    size_t before = connection_pending(c);
+    uint64_t before = c->node->bytes_made;
     size_t at = 0;
 
     while (c->state == CONNECTION_UP && !c->doomed && len - at >= FRAME_HEAD) {
@@ -395,13 +412,20 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     if (c->read_turn == c->node->turn)
         return;
     c->read_turn = c->node->turn;
+    if (c->doomed)
+        return;
     if (buffer_size(&c->in) == 0) {
         *buf = uv_buf_init((char *)c->node->scratch, READ_SIZE);
         return;
     }
+    /* Not for the whole frame at once: who only says that it is large gets no memory for it. */
     size_t rest = frame_rest(&c->in);
-    size_t size = rest > READ_SIZE ? rest : READ_SIZE;
+    size_t most = buffer_size(&c->in) > READ_SIZE ? buffer_size(&c->in) : READ_SIZE;
+    size_t size = rest > most ? most : rest > READ_SIZE ? rest : READ_SIZE;
+    if (!budget_make_room_for_input(c, size))
+        return;
     uint8_t *room = buffer_reserve(&c->in, size);
+    budget_count_input(c);
     if (room)
         *buf = uv_buf_init((char *)room, (unsigned)size);
 }
@@ -424,6 +448,7 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
     }
     if (nread == 0 || c->state == CONNECTION_CLOSED)
         return;
+    bool was_empty = buffer_size(&c->in) == 0;
     if (buf->base == (char *)c->node->scratch) {
         used = take_input(c, c->node->scratch, (size_t)nread);
         if (c->state != CONNECTION_CLOSED)
@@ -438,9 +463,14 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
     if (c->in.overflow) {
         c->node->counters.no_memory++;
         connection_close(c, LOG_ERR, "no memory for its input");
-    } else if (buffer_size(&c->in) == 0) {
-        buffer_reset(&c->in, READ_SIZE * 2);
+        return;
     }
+    if (used > 0 || was_empty)
+        c->frame_since = uv_now(c->node->loop);
+    if (buffer_size(&c->in) == 0)
+        buffer_reset(&c->in, READ_SIZE * 2);
+    budget_count_input(c);
+    budget_make_room_for_input(c, 0);
 }
 
 void connection_go_on(struct connection *c)
@@ -455,11 +485,13 @@ void connection_go_on(struct connection *c)
         return;
     }
     c->has_frames = false;
+    c->frame_since = uv_now(c->node->loop);
     buffer_consume(&c->in, take_frames(c, buffer_data(&c->in), buffer_size(&c->in)));
     if (c->state == CONNECTION_CLOSED || c->has_frames)
         return;
     if (buffer_size(&c->in) == 0)
         buffer_reset(&c->in, READ_SIZE * 2);
+    budget_count_input(c);
     int error = uv_read_start((uv_stream_t *)&c->tcp, on_alloc, on_read);
     if (error)
         close_with_errno(c, error);
@@ -580,6 +612,7 @@ static void on_connected(uv_connect_t *connect, int status)
         close_with_errno(c, status);
         return;
     }
+    c->connected_at = uv_now(c->node->loop);
     queue_handshake_output(c);
     begin_reading(c);
 }
@@ -626,6 +659,11 @@ void connection_check(struct connection *c)
             put_tick(c);
         if (c->has_frames && !c->is_in_turn)
             check_reader(c, now);
+        else if (buffer_size(&c->in) > 0 && !c->has_frames &&
+                 now - c->frame_since >= FRAME_DEADLINE_MS) {
+            c->node->counters.frames_late++;
+            connection_doom(c, "the rest of a frame took too long");
+        }
     } else if (now - c->opened_at >= SETUP_DEADLINE_MS) {
         c->node->counters.handshakes_late++;
         connection_close(c, LOG_WARNING, "the handshake took too long");

@@ -11,6 +11,7 @@
 #ifndef DIST_CONNECTION_H
 #define DIST_CONNECTION_H
 
+#include "dist/budget.h"
 #include "dist/handshake.h"
 #include "term/buffer.h"
 #include "term/cursor.h"
@@ -18,18 +19,23 @@
 
 #include <uv.h>
 
-#define FRAME_MAX         ((size_t)16 << 20) /* larger ones end the connection */
-#define OUTPUT_MAX        ((size_t)64 << 20) /* a peer that lets more pile up is cut off */
-#define OUTPUT_PAUSE      ((size_t)16 << 20) /* with more, nothing is read from it */
-#define OUTPUT_TURN       ((size_t)1 << 20) /* with more, the rest of its frames waits for a turn */
-#define OUTPUT_TOTAL_MAX  ((size_t)1 << 30) /* of all peers: then the one with the most is */
-#define HOLDS_MAX         250000            /* so is one with more monitors and links */
-#define HALF_OPEN_MAX     1000              /* clients in their handshake */
+#define FRAME_MAX      ((size_t)16 << 20) /* larger ones end the connection */
+#define OUTPUT_MAX     ((size_t)64 << 20) /* a peer that lets more pile up is cut off */
+#define OUTPUT_PAUSE   ((size_t)16 << 20) /* with more, nothing is read from it */
+#define OUTPUT_TURN    ((size_t)1 << 20)  /* caused in a turn, the rest of its frames waits */
+#define OUTPUT_UNASKED ((size_t)8 << 20)  /* with more, what others asked for it to be sent is not \
+                                           */
+#define HOLDS_MAX         250000          /* one with more monitors and links is cut off */
+#define HALF_OPEN_MAX     1000            /* clients in their handshake */
 #define READ_SIZE         ((size_t)64 << 10)
 #define UNREAD_LIMIT_MS   5000  /* who has made us pause and takes nothing for so long is cut off */
 #define TICK_SILENCE_MS   15000 /* without output after which we send a tick */
 #define TICK_ANSWERED_MS  500   /* a tick is answered unless we sent something so recently */
 #define SETUP_DEADLINE_MS 7000  /* for connect and handshake, as net_setuptime of OTP */
+#define FRAME_DEADLINE_MS 30000 /* for the rest of a frame that has begun */
+/* For so long an attempt of ours may be one of two that cross each other: a listener that answers
+ * nothing keeps its node out no longer. */
+#define CROSSING_MS 2000
 
 struct node;
 struct monitor;
@@ -62,6 +68,7 @@ struct connection {
     enum sys_form sys_form;
     struct handshake *handshake; /* until it is up */
     uint64_t opened_at;          /* loop time, ms */
+    uint64_t connected_at;       /* one that we opened: when there was a TCP connection */
     uint64_t sent_at;
     uint64_t read_turn;
     uint64_t looked_turn; /* read_turn when it was last looked at (goodbye.c) */
@@ -73,12 +80,14 @@ struct connection {
     uint64_t unread_since;
 
     struct buffer in;      /* the beginning of a frame that is not whole yet */
+    uint64_t frame_since;  /* when that began */
     struct buffer out;     /* written at the end of the turn */
     struct buffer sending; /* what the socket did not take at once */
     size_t frame_start;    /* of the frame that is open in `out` */
     bool flush_wanted;
     const char *doomed; /* why it ends with this turn, or NULL */
     uint32_t holds;     /* monitors and links */
+    struct budget budget;
     uv_tcp_t tcp;
     uv_connect_t connect;
     uv_write_t write;

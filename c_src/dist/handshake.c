@@ -335,6 +335,21 @@ static int take_complement(struct handshake *hs, struct reader *r)
     return 0;
 }
 
+bool handshake_has_sent(const struct handshake *hs, uint32_t challenge)
+{
+    bool waits = hs->state == WANT_COMPLEMENT || hs->state == WANT_REPLY || hs->state == WANT_ACK;
+
+    return waits && hs->challenge == challenge;
+}
+
+/* No digest is made of a challenge that is our own: it would be the answer that we wait for. */
+static int check_challenge(struct handshake *hs, uint32_t challenge)
+{
+    if (hs->config->is_ours && hs->config->is_ours(hs->config->ctx, challenge))
+        return fail(hs, -EACCES, "it sent us a challenge of our own");
+    return 0;
+}
+
 /* <<$r, Challenge:32, Digest:16/binary>> */
 static int take_reply(struct handshake *hs, struct reader *r)
 {
@@ -343,7 +358,9 @@ static int take_reply(struct handshake *hs, struct reader *r)
     const uint8_t *digest = read_bytes(r, DIGEST_LEN);
     if (r->bad || r->left > 0)
         return fail(hs, -EPROTO, "malformed challenge reply");
-    int rc = check_digest(hs, digest);
+    int rc = check_challenge(hs, challenge);
+    if (rc == 0)
+        rc = check_digest(hs, digest);
     if (rc < 0)
         return rc;
     put_uint(hs, 1 + DIGEST_LEN, 2);
@@ -392,7 +409,9 @@ static int take_challenge(struct handshake *hs, struct reader *r)
         return fail(hs, -EPROTO, "malformed challenge message");
     if (len != strlen(hs->peer_name) || memcmp(name, hs->peer_name, len) != 0)
         return fail(hs, -EPERM, "another node answered than the one called");
-    int rc = check_flags(hs, flags);
+    int rc = check_challenge(hs, challenge);
+    if (rc == 0)
+        rc = check_flags(hs, flags);
     if (rc < 0)
         return rc;
     rc = new_challenge(hs);

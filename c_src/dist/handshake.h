@@ -33,6 +33,13 @@ struct handshake_config {
     uint64_t flags;        /* DIST_FLAGS_OURS */
     const uint8_t *cookie;
     size_t cookie_len;
+    /*
+     * Whether any handshake of this node waits for the answer to this challenge
+     * (handshake_has_sent). Who sends it to us wants us to give the answer ourselves: without the
+     * cookie, a node could get in by handing on our own challenges. NULL: never asked.
+     */
+    bool (*is_ours)(void *ctx, uint32_t challenge);
+    void *ctx;
 };
 
 /* What the caller says about a peer that wants in. */
@@ -100,6 +107,9 @@ int handshake_feed(struct handshake *hs, const uint8_t *bytes, size_t len, size_
  * pointer is good as long as the handshake.
  */
 const uint8_t *handshake_output(struct handshake *hs, size_t *len);
+
+/* Whether this handshake has sent this challenge, and not seen the answer yet. */
+bool handshake_has_sent(const struct handshake *hs, uint32_t challenge);
 
 /*
  * Returns the verdict on a node that connects to us while our own attempt to it is pending: the

@@ -67,6 +67,10 @@ struct buffer *node_open_send(struct node *node, const struct pid *to, struct co
         node->counters.messages_undeliverable++;
         return NULL;
     }
+    if (connection_pending(*via) > OUTPUT_UNASKED) {
+        node->counters.output_dropped++;
+        return NULL;
+    }
     struct buffer *b = connection_open_frame(*via);
     control_put_send(b, to);
     return b;
@@ -123,23 +127,6 @@ void node_forget_turn(struct node *node, struct connection *c)
 {
     c->is_in_turn = false;
     DL_DELETE2(node->in_turn, c, prev_turn, next_turn);
-}
-
-/* The limit of each connection does not bound the sum of many. */
-static void check_output(struct node *node)
-{
-    struct connection *c, *largest = NULL;
-    size_t total = 0;
-
-    DL_FOREACH (node->connections, c) {
-        total += connection_pending(c);
-        if (!largest || connection_pending(c) > connection_pending(largest))
-            largest = c;
-    }
-    if (total <= OUTPUT_TOTAL_MAX)
-        return;
-    node->counters.output_limit++;
-    connection_doom(largest, "all output together is over the limit, and it has the most");
 }
 
 /* --- connections --- */
@@ -213,7 +200,6 @@ static void on_second(uv_timer_t *timer)
 
     DL_FOREACH_SAFE (node->connections, c, next)
         connection_check(c);
-    check_output(node);
     if (node_creation(node) != 0 && !uv_is_active((uv_handle_t *)&node->clients))
         uv_poll_start(&node->clients, UV_READABLE, on_client);
 }
@@ -260,6 +246,17 @@ static void on_epmd_event(void *ctx, enum epmd_event event, int status, const ch
 
 /* --- life --- */
 
+static bool is_our_challenge(void *ctx, uint32_t challenge)
+{
+    const struct node *node = ctx;
+    const struct connection *c;
+
+    DL_FOREACH (node->connections, c)
+        if (c->handshake && handshake_has_sent(c->handshake, challenge))
+            return true;
+    return false;
+}
+
 int node_init(struct node *node, const struct node_config *config)
 {
     memset(node, 0, sizeof *node);
@@ -279,6 +276,8 @@ int node_init(struct node *node, const struct node_config *config)
         .flags = DIST_FLAGS_OURS,
         .cookie = node->cookie,
         .cookie_len = config->cookie.len,
+        .is_ours = is_our_challenge,
+        .ctx = node,
     };
     int error = -ENOMEM;
     if (node->cookie && node->scratch)

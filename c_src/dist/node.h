@@ -72,8 +72,10 @@ struct node_counters {
     uint64_t handshakes_late;
     uint64_t handshakes_dropped; /* to make room for others */
     uint64_t refused_cookie;
-    uint64_t output_limit;
     uint64_t no_memory; /* for what came: it was dropped, or its connection closed */
+    uint64_t output_limit, input_limit, holds_limit;
+    uint64_t frames_late;
+    uint64_t output_dropped; /* that others had asked for, for peers that have much to take yet */
     uint64_t spawns;
 };
 
@@ -107,6 +109,9 @@ struct node {
     uint64_t connections_made;
     uint64_t turn;
     uint8_t *scratch;
+    struct budget budget;      /* of all connections */
+    uint64_t bytes_made;       /* of frames, for whomever */
+    struct connection *sender; /* whose frame is being handled, or NULL */
     struct process_table processes;
 };
 
@@ -133,8 +138,9 @@ uint32_t node_creation(const struct node *node);
 bool node_is_self(const struct node *node, struct slice name);
 
 /*
- * Opens a frame with a message to `to`: put one term, then connection_close_frame. NULL (counted)
- * if its node is not connected. `*via` is the connection.
+ * Opens a frame with a message to `to`, who may not have asked for it: put one term, then
+ * connection_close_frame. NULL (counted) if its node is not connected, or has so much to take yet
+ * that this could cut it off. `*via` is the connection.
  */
 struct buffer *node_open_send(struct node *node, const struct pid *to, struct connection **via);
 

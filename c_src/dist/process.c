@@ -120,12 +120,18 @@ static struct process *find_end(struct node *node, const struct control_end *end
 
 /* --- monitors --- */
 
+static size_t monitor_size(size_t key_len, const struct pid *watcher)
+{
+    return sizeof(struct monitor) + key_len + sizeof *watcher + watcher->node.len;
+}
+
 static void monitor_remove(struct monitor *m)
 {
     HASH_DEL(m->process->node->processes.monitors, m);
     DL_DELETE(m->process->monitors, m);
     DL_DELETE2(m->via->monitors, m, via_prev, via_next);
     m->via->holds--;
+    budget_give_hold(m->via, monitor_size(m->key_len, m->watcher));
     free(m->watcher);
     free(m);
 }
@@ -143,11 +149,12 @@ static struct monitor *monitor_find(struct connection *c, struct slice reference
     return found;
 }
 
-/* False, and the connection is doomed, if it has as many monitors and links as it may. */
-static bool may_hold(struct connection *c)
+/* False, and the connection is doomed, if it has as many monitors and links as it may. Else one of
+ * so many bytes is counted. */
+static bool take_hold(struct connection *c, size_t size)
 {
     if (c->holds < HOLDS_MAX)
-        return true;
+        return budget_take_hold(c, size);
     connection_doom(c, "it has too many monitors and links");
     return false;
 }
@@ -177,11 +184,14 @@ static struct monitor *monitor_new(struct connection *c, const struct pid *from,
 static void add_monitor(struct connection *c, struct process *p, const struct pid *from,
                         struct slice reference, bool by_name)
 {
-    if (monitor_find(c, reference) || !may_hold(c))
+    size_t size = monitor_size(sizeof c->number + reference.len, from);
+
+    if (monitor_find(c, reference) || !take_hold(c, size))
         return;
     struct monitor *m = monitor_new(c, from, reference);
     if (!m) {
         c->node->counters.no_memory++;
+        budget_give_hold(c, size);
         connection_doom(c, "no memory for its monitors");
         return;
     }
@@ -254,12 +264,18 @@ static struct link *link_find(struct connection *c, const struct pid *peer, cons
     return found;
 }
 
+static size_t link_size(const struct pid *peer)
+{
+    return sizeof(struct link) + sizeof *peer + peer->node.len;
+}
+
 static void link_remove(struct link *l)
 {
     HASH_DEL(l->process->node->processes.links, l);
     DL_DELETE(l->process->links, l);
     DL_DELETE2(l->via->links, l, via_prev, via_next);
     l->via->holds--;
+    budget_give_hold(l->via, link_size(l->peer));
     free(l->peer);
     free(l);
 }
@@ -299,11 +315,12 @@ void process_take_link(struct connection *c, const struct control *k)
         send_exit(c, &k->to.pid, &k->from.pid, term_atom(room, "noproc"));
         return;
     }
-    if (link_find(c, &k->from.pid, p) || !may_hold(c))
+    if (link_find(c, &k->from.pid, p) || !take_hold(c, link_size(&k->from.pid)))
         return;
     struct link *l = link_new(c, &k->from.pid, p);
     if (!l) {
         c->node->counters.no_memory++;
+        budget_give_hold(c, link_size(&k->from.pid));
         connection_doom(c, "no memory for its links");
         return;
     }

@@ -35,8 +35,9 @@ static void take_spawn_request(struct connection *c, const struct control *k)
  * another. */
 static bool is_from_sender(const struct connection *c, const struct control *k)
 {
-    return control_end_is_name(&k->from) || k->from.pid.node.len == 0 ||
-           slice_is(k->from.pid.node, c->name);
+    bool has_pid = k->from.pid.node.data != NULL;
+
+    return control_end_is_name(&k->from) || !has_pid || slice_is(k->from.pid.node, c->name);
 }
 
 static void route(struct connection *c, const struct control *k)
@@ -103,6 +104,8 @@ void router_take_frame(struct connection *c, struct slice frame)
         node_log(c->node, LOG_WARNING, "foreign", c->name,
                  "control message from %s in the name of another node dropped", c->name);
     } else {
+        c->node->sender = c;
         route(c, &control);
+        c->node->sender = NULL;
     }
 }

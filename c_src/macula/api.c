@@ -54,7 +54,7 @@ static void cast(struct gen_server *gs, const struct caller *caller, struct buff
     if (request->overflow)
         node_note_no_memory(caller->node, gs->process.node->name, "a cast");
     else
-        gen_server_cast(gs, node_find(caller->node, caller->pid.node), buffer_slice(request));
+        gen_server_cast(gs, buffer_slice(request));
     buffer_free(request);
     reply_atom(caller, "ok");
 }

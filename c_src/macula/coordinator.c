@@ -67,21 +67,6 @@ int coordinator_draw(struct coordinator *co, uint8_t out[static NAT_RANDOM_LEN])
 
 /* --- actions --- */
 
-static void notify(struct coordinator *co, const struct nat_action *action)
-{
-    struct connection *via;
-    struct buffer *b = node_open_send(co->node, watcher_pid(action->watcher), &via);
-
-    if (!b)
-        return;
-    term_put_tuple(b, 3);
-    term_put_atom(b, "punch_session");
-    term_put_binary(b, slice_of_nat(action->session.session_id));
-    session_put(b, &action->session);
-    connection_close_frame(via);
-    co->counters.notified++;
-}
-
 static void set_timer(struct coordinator *co);
 
 /*
@@ -126,6 +111,7 @@ static void on_turn(uv_check_t *turn)
 
     take_due(co);
     listings_go_on(co);
+    notifier_go_on(&co->notifier);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -159,7 +145,7 @@ void coordinator_act(struct coordinator *co)
             delivery_start(&co->deliveries, &action);
             break;
         case NAT_NOTIFY:
-            notify(co, &action);
+            notifier_take(&co->notifier, &action);
             break;
         case NAT_RELEASE_WATCHER:
             watcher_give_back(&co->watchers, action.watcher);
@@ -179,8 +165,13 @@ static void reply_unknown(struct coordinator *co, const struct caller *caller)
 
 static void attach(struct coordinator *co, const struct caller *caller, struct slice id)
 {
+    /* Nobody speaks for a process of another node. */
+    if (caller->is_foreign) {
+        co->counters.foreign_mailboxes++;
+        reply_error(caller, "foreign");
+        return;
+    }
     int error = mailbox_attach(&co->mailboxes, id, &caller->pid);
-
     if (error) {
         reply_error(caller, "overloaded");
         return;
@@ -191,7 +182,10 @@ static void attach(struct coordinator *co, const struct caller *caller, struct s
 
 static void detach(struct coordinator *co, const struct caller *caller, struct slice id)
 {
-    mailbox_detach(&co->mailboxes, id, &caller->pid);
+    if (caller->is_foreign)
+        co->counters.foreign_mailboxes++;
+    else
+        mailbox_detach(&co->mailboxes, id, &caller->pid);
     reply_atom(caller, "ok");
 }
 
@@ -300,6 +294,7 @@ void coordinator_take_up(struct coordinator *co, struct connection *c)
 void coordinator_take_down(struct coordinator *co, struct connection *c)
 {
     services_take_down(&co->services, c);
+    notifier_take_down(&co->notifier, c);
     watches_take_connection_down(c);
     clocks_take_down(&co->clocks, slice_of(c->name));
 }
@@ -335,6 +330,7 @@ int coordinator_start(struct coordinator *co, struct node *node, struct nat_cach
     cache->changed_ctx = co;
     mailboxes_init(&co->mailboxes, node, &co->watches);
     clocks_init(&co->clocks, node, &co->calls);
+    notifier_init(&co->notifier, node, &co->watchers);
     deliveries_init(&co->deliveries, &co->services, &co->calls, &co->mailboxes, &co->clocks,
                     co->nat);
     co->deliveries.reads_no_dht = options->is_compatible;
@@ -355,6 +351,7 @@ void coordinator_close(struct coordinator *co)
     uv_close((uv_handle_t *)&co->timer, NULL);
     uv_close((uv_handle_t *)&co->turn, NULL);
     uv_close((uv_handle_t *)&co->listing_turn, NULL);
+    notifier_close(&co->notifier);
     deliveries_free(&co->deliveries);
     clocks_free(&co->clocks);
     requests_free(co);
@@ -364,6 +361,7 @@ void coordinator_close(struct coordinator *co)
 void coordinator_free(struct coordinator *co)
 {
     listings_free(co);
+    notifier_free(&co->notifier);
     mailboxes_free(&co->mailboxes);
     nat_coordinator_free(co->nat);
     watchers_free(&co->watchers);

@@ -15,6 +15,7 @@
 #include "macula/lookup.h"
 #include "macula/mailboxes.h"
 #include "macula/nat_cache.h"
+#include "macula/notifier.h"
 #include "macula/services.h"
 #include "macula/watcher.h"
 #include "macula_nat.h"
@@ -42,9 +43,9 @@ struct coordinator_counters {
     uint64_t unknown_requests; /* calls */
     uint64_t ignored_messages; /* casts and messages of no known form */
     uint64_t bad_arguments;
-    uint64_t overloaded; /* requests refused because too much waits already */
-    uint64_t notified;
-    uint64_t pending_left_out; /* sessions, by the last get_pending */
+    uint64_t foreign_mailboxes; /* attached or detached in the name of another node's process */
+    uint64_t overloaded;        /* requests refused because too much waits already */
+    uint64_t pending_left_out;  /* sessions, by the last get_pending */
 };
 
 struct coordinator {
@@ -62,6 +63,7 @@ struct coordinator {
     struct clocks clocks;
     struct deliveries deliveries;
     struct watchers watchers;
+    struct notifier notifier;
     struct waiting *waiting; /* requests whose profiles are being looked up */
     size_t waiting_count, waiting_bytes;
     struct listing *listings; /* of get_pending, in line */

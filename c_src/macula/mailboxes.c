@@ -13,6 +13,7 @@ struct mailbox {
     struct watch watch;
     struct pid *pid;
     UT_hash_handle hh;
+    size_t size;
     size_t id_len;
     uint8_t id[];
 };
@@ -34,6 +35,7 @@ static void mailbox_remove(struct mailbox *m)
 {
     watch_stop(m->all->watches, &m->watch);
     HASH_DEL(m->all->by_id, m);
+    m->all->bytes -= m->size;
     free(m->pid);
     free(m);
 }
@@ -71,7 +73,8 @@ int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid
 
     if (old && pid_equal(old->pid, pid))
         return 0;
-    if (!old && mailboxes_count(all) >= MAILBOXES_MAX)
+    size_t size = sizeof(struct mailbox) + id.len + sizeof *pid + pid->node.len;
+    if ((!old && mailboxes_count(all) >= MAILBOXES_MAX) || all->bytes + size > MAILBOXES_BYTES_MAX)
         return -ENOBUFS;
     struct mailbox *m = calloc(1, sizeof *m + id.len);
     if (!m || !(m->pid = pid_copy(pid))) {
@@ -79,6 +82,7 @@ int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid
         return -ENOMEM;
     }
     m->all = all;
+    m->size = size;
     m->watch.down = on_down;
     m->id_len = id.len;
     memcpy(m->id, id.data, id.len);
@@ -100,6 +104,7 @@ int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid
         tell_replaced(old);
         mailbox_remove(old);
     }
+    all->bytes += size;
     return 0;
 }
 

@@ -8,7 +8,8 @@
 
 #include "otp/watch.h"
 
-#define MAILBOXES_MAX 100000
+#define MAILBOXES_MAX       100000
+#define MAILBOXES_BYTES_MAX ((size_t)64 << 20)
 
 struct mailbox;
 
@@ -16,6 +17,7 @@ struct mailboxes {
     struct node *node;
     struct watches *watches;
     struct mailbox *by_id;
+    size_t bytes;
 };
 
 void mailboxes_init(struct mailboxes *all, struct node *node, struct watches *watches);
@@ -23,7 +25,7 @@ void mailboxes_free(struct mailboxes *all);
 
 /*
  * Makes `pid` the mailbox of a peer; one that was there before gets {detached, PeerId}. Returns 0,
- * -ENOBUFS if there are MAILBOXES_MAX, or -ENOMEM.
+ * -ENOBUFS if there are MAILBOXES_MAX, or would be more than MAILBOXES_BYTES_MAX, or -ENOMEM.
  */
 int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid);
 /* Takes it away again, if it is `pid`'s. */

@@ -73,6 +73,7 @@ static void put_counters(struct coordinator *co, struct buffer *b)
         {"relay_refused", n->relay_refused},
         {"overloaded", n->overloaded + c->overloaded},
         {"bad_arguments", c->bad_arguments},
+        {"foreign_mailboxes", c->foreign_mailboxes},
         {"unknown_requests", c->unknown_requests},
         {"ignored_messages", c->ignored_messages},
         {"coordinated", n->coordinates_made},
@@ -97,11 +98,13 @@ static void put_counters(struct coordinator *co, struct buffer *b)
         {"evicted", n->evicted},
         {"swept_ended", n->swept_ended},
         {"swept_expired", n->swept_expired},
-        {"notified", c->notified},
+        {"notified", co->notifier.sent},
+        {"notifications_dropped", co->notifier.dropped},
         {"watchers_refused", n->watchers_refused},
         {"get_pending_left_out", c->pending_left_out},
         {"cache_puts_refused", co->cache->refused},
         {"profile_bytes", n->profile_bytes},
+        {"id_bytes", n->id_bytes},
     };
 
     put_map(b, "counters", counters, COUNT(counters));
@@ -123,8 +126,12 @@ static void put_network(struct coordinator *co, struct buffer *b)
         {"handshakes_late", n->handshakes_late},
         {"handshakes_dropped", n->handshakes_dropped},
         {"cookies_refused", n->refused_cookie},
+        {"frames_late", n->frames_late},
+        {"input_limit", n->input_limit},
         {"output_limit", n->output_limit},
         {"no_memory", n->no_memory},
+        {"output_dropped", n->output_dropped},
+        {"monitors_limit", n->holds_limit},
         {"spawns", n->spawns},
     };
 
@@ -138,6 +145,7 @@ static void put_waiting(struct coordinator *co, struct buffer *b)
         {"punch_time", n->live[NAT_COORDINATING]},  {"results", n->live[NAT_EXECUTING]},
         {"lookups", lookup_in_flight(&co->lookup)}, {"requests", co->waiting_count},
         {"deliveries", co->deliveries.count},       {"calls", co->calls.in_flight},
+        {"notifications", co->notifier.count},
     };
 
     put_map(b, "waiting_for", waiting, COUNT(waiting));

@@ -10,6 +10,7 @@
 struct watcher {
     struct pid *pid;
     size_t taken;
+    size_t size;
     UT_hash_handle hh;
     size_t key_len;
     uint8_t key[]; /* the pid as a term, in the one form that we write */
@@ -17,18 +18,23 @@ struct watcher {
 
 static struct watcher *watcher_new(struct watchers *all, const struct pid *pid, struct slice key)
 {
-    struct watcher *w =
-        HASH_COUNT(all->by_pid) < WATCHERS_MAX ? calloc(1, sizeof *w + key.len) : NULL;
+    size_t size = sizeof(struct watcher) + key.len + sizeof *pid + pid->node.len;
+    bool has_room =
+        HASH_COUNT(all->by_pid) < WATCHERS_MAX && all->bytes + size <= WATCHERS_BYTES_MAX;
+    struct watcher *w = has_room ? calloc(1, sizeof *w + key.len) : NULL;
 
     if (!w)
         return NULL;
+    w->size = size;
     w->pid = pid_copy(pid);
     w->key_len = key.len;
     memcpy(w->key, key.data, key.len);
     if (w->pid)
         HASH_ADD(hh, all->by_pid, key, w->key_len, w);
-    if (table_has(w->hh))
+    if (table_has(w->hh)) {
+        all->bytes += size;
         return w;
+    }
     free(w->pid);
     free(w);
     return NULL;
@@ -56,6 +62,7 @@ uint64_t watcher_take(struct watchers *all, const struct pid *pid)
 static void watcher_free(struct watchers *all, struct watcher *w)
 {
     HASH_DEL(all->by_pid, w);
+    all->bytes -= w->size;
     free(w->pid);
     free(w);
 }

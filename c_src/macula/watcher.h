@@ -10,15 +10,18 @@
 
 #include "term/cursor.h"
 
-#define WATCHERS_MAX 250000
+#define WATCHERS_MAX       250000
+#define WATCHERS_BYTES_MAX ((size_t)64 << 20)
 
 struct watcher;
 
 struct watchers {
     struct watcher *by_pid;
+    size_t bytes;
 };
 
-/* Takes the token of a process; 0 if there are WATCHERS_MAX, or without memory. */
+/* Takes the token of a process; 0 if there are WATCHERS_MAX, or would be more than
+ * WATCHERS_BYTES_MAX, or without memory. */
 uint64_t watcher_take(struct watchers *all, const struct pid *pid);
 void watcher_give_back(struct watchers *all, uint64_t token);
 const struct pid *watcher_pid(uint64_t token);

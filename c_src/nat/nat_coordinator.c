@@ -17,6 +17,7 @@ void nat_config_init(struct nat_config *config)
         .session_ttl_ms = 300000,
         .max_sessions = 1000000,
         .max_profile_bytes = UINT64_C(512) << 20,
+        .max_id_bytes = UINT64_C(512) << 20,
     };
 }
 
@@ -38,8 +39,9 @@ int nat_coordinator_create(struct nat_coordinator **out, const struct nat_config
     return 0;
 }
 
-static void drop_watchers(struct nat_session *session)
+static void drop_watchers(struct nat_coordinator *c, struct nat_session *session)
 {
+    c->counters.id_bytes -= session->watcher_count * sizeof *session->watchers;
     struct nat_watcher *watcher, *next;
 
     LL_FOREACH_SAFE (session->watchers, watcher, next)
@@ -54,7 +56,7 @@ void nat_coordinator_free(struct nat_coordinator *c)
         return;
     nat_queue_free(c);
     while (c->live != NULL) {
-        drop_watchers(c->live);
+        drop_watchers(c, c->live);
         nat_session_drop(c, c->live);
     }
     while (c->ended != NULL)
@@ -123,7 +125,15 @@ static inline __attribute__((always_inline)) void expect_eviction(const struct n
 static bool has_too_much(const struct nat_coordinator *c)
 {
     return nat_live_count(c) > c->config.max_sessions ||
-           c->counters.profile_bytes > c->config.max_profile_bytes;
+           c->counters.profile_bytes > c->config.max_profile_bytes ||
+           c->counters.id_bytes > c->config.max_id_bytes;
+}
+
+/* Sessions that have ended are remembered only as long as there is room. */
+static void forget_ended(struct nat_coordinator *c)
+{
+    while (c->ended != NULL && c->counters.id_bytes > c->config.max_id_bytes)
+        nat_session_drop(c, c->ended);
 }
 
 /*
@@ -150,6 +160,7 @@ static int open_session(struct nat_coordinator *c, struct nat_now now,
     struct nat_session *session;
     int status;
 
+    forget_ended(c);
     if (c->pending == NULL && (nat_live_count(c) >= c->config.max_sessions || has_too_much(c)))
         return -ENOBUFS;
     status = nat_session_create(c, now, request, id, peers, &session);

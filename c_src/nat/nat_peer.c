@@ -30,6 +30,7 @@ struct nat_peer *nat_peer_get(struct nat_coordinator *c, struct nat_bytes id)
         return NULL;
     }
     c->counters.peers++;
+    c->counters.id_bytes += id.len;
     return peer;
 }
 
@@ -39,6 +40,7 @@ void nat_peer_unref(struct nat_coordinator *c, struct nat_peer *peer)
         return;
     HASH_DELETE(hh, c->peers[NAT_SHARD(peer->hh.hashv)], peer);
     c->counters.peers--;
+    c->counters.id_bytes -= peer->hh.keylen;
     free(peer);
 }
 

@@ -72,10 +72,12 @@ struct nat_session *nat_session_lookup(struct nat_coordinator *c, struct nat_byt
     return lookup(c, id, nat_hash(c->config.hash_key, id.data, id.len));
 }
 
-static void session_free(struct nat_session *session)
+static void session_free(struct nat_coordinator *c, struct nat_session *session)
 {
-    if (session->hh.key != session->made_id)
+    if (session->hh.key != session->made_id) {
+        c->counters.id_bytes -= session->hh.keylen;
         free((void *)(uintptr_t)session->hh.key);
+    }
     free(session);
 }
 
@@ -91,6 +93,7 @@ static int enter(struct nat_coordinator *c, struct nat_session *session, struct 
         key = malloc(id.len);
         if (key == NULL)
             return -ENOMEM;
+        c->counters.id_bytes += id.len;
     }
     memmove(key, id.data, id.len);
     HASH_ADD_KEYPTR_BYHASHVALUE(hh, c->sessions[NAT_SHARD(hash)], key, id.len, hash, session);
@@ -125,7 +128,7 @@ int nat_session_create(struct nat_coordinator *c, struct nat_now now,
         encode_base64(request->random, session->made_id);
     status = enter(c, session, id != NULL ? *id : made);
     if (status < 0) {
-        session_free(session);
+        session_free(c, session);
         return status;
     }
     for (int role = 0; role < 2; role++)
@@ -193,7 +196,8 @@ int nat_session_watch(struct nat_coordinator *c, struct nat_session *session,
     if (!options->has_watcher)
         return 0;
     LL_SEARCH_SCALAR(session->watchers, watcher, token, options->watcher);
-    refused = session->watcher_count >= NAT_WATCHERS_MAX;
+    refused = session->watcher_count >= NAT_WATCHERS_MAX ||
+              c->counters.id_bytes >= c->config.max_id_bytes;
     if (watcher != NULL || refused) {
         c->counters.watchers_refused += watcher == NULL;
         nat_queue_release(c, options->watcher);
@@ -205,6 +209,7 @@ int nat_session_watch(struct nat_coordinator *c, struct nat_session *session,
     watcher->token = options->watcher;
     LL_PREPEND(session->watchers, watcher);
     session->watcher_count++;
+    c->counters.id_bytes += sizeof *watcher;
     return 0;
 }
 
@@ -212,6 +217,7 @@ static void release_watchers(struct nat_coordinator *c, struct nat_session *sess
 {
     struct nat_watcher *watcher, *next;
 
+    c->counters.id_bytes -= session->watcher_count * sizeof *watcher;
     LL_FOREACH_SAFE (session->watchers, watcher, next) {
         nat_queue_release(c, watcher->token);
         free(watcher);
@@ -303,7 +309,7 @@ void nat_session_unref(struct nat_coordinator *c, struct nat_session *session)
     release_profiles(c, session);
     nat_peer_unref(c, session->peers[NAT_INITIATOR]);
     nat_peer_unref(c, session->peers[NAT_TARGET]);
-    session_free(session);
+    session_free(c, session);
 }
 
 void nat_session_show(const struct nat_session *session, struct nat_session_view *view)

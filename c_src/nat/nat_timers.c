@@ -62,18 +62,22 @@ static bool sweep_one(struct nat_coordinator *c)
 
 bool nat_tick(struct nat_coordinator *c, struct nat_now now, unsigned budget)
 {
-    for (; budget > 0; budget--) {
+    unsigned cost;
+
+    for (; budget > 0; budget = budget > cost ? budget - cost : 0) {
         struct nat_heap *timer = next_timer(c);
         uint64_t deadline = top_key(timer);
 
         if (timer->count > 0 && deadline <= now.monotonic_ms) {
             struct nat_session *session = timer->entries[0].session;
 
+            cost = 1u + session->watcher_count;
             if (nat_session_prepare(c, session) < 0)
                 break;
             nat_machine_timer(c, now, session, deadline);
             continue;
         }
+        cost = 1;
         if (!c->sweeping) {
             if (c->sweep_at > now.monotonic_ms)
                 return false;

@@ -7,7 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool caller_read(struct caller *caller, const struct process *called, struct cursor *c)
+bool caller_is_foreign(const struct pid *pid, const struct connection *via)
+{
+    return !via || !slice_is(pid->node, via->name);
+}
+
+bool caller_read(struct caller *caller, const struct process *called, const struct connection *via,
+                 struct cursor *c)
 {
     struct cursor from = *c;
 
@@ -16,6 +22,7 @@ bool caller_read(struct caller *caller, const struct process *called, struct cur
     if (!cursor_tuple(&from, 2) || !cursor_pid(&from, &caller->pid) ||
         !cursor_term(&from, &caller->tag))
         return false;
+    caller->is_foreign = caller_is_foreign(&caller->pid, via);
     *c = from;
     return true;
 }
@@ -90,6 +97,10 @@ bool reply_open(struct reply *reply, const struct caller *caller)
     reply->via = node_find(caller->node, caller->pid.node);
     if (!reply->via) {
         caller->node->counters.messages_undeliverable++;
+        return false;
+    }
+    if (caller->is_foreign && connection_pending(reply->via) > OUTPUT_UNASKED) {
+        caller->node->counters.output_dropped++;
         return false;
     }
     reply->out = connection_open_frame(reply->via);

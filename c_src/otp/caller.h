@@ -20,7 +20,8 @@ enum caller_kind {
 
 struct caller {
     enum caller_kind kind;
-    bool is_rpc; /* a failure is answered as rpc's {badrpc, _} */
+    bool is_rpc;     /* a failure is answered as rpc's {badrpc, _} */
+    bool is_foreign; /* `pid` is of another node than the connection that the call came by */
     struct node *node;
     struct pid pid;
     struct slice tag;
@@ -35,8 +36,15 @@ struct reply {
     struct buffer *out;
 };
 
-/* Reads the {Pid, Tag} of a call to `called`; false if it is none. The tag may be any term. */
-bool caller_read(struct caller *caller, const struct process *called, struct cursor *c);
+/*
+ * Reads the {Pid, Tag} of a call to `called` that came by `via`; false if it is none. The tag may
+ * be any term. Whose pid it is may say anybody: OTP lets calls be handed on. Such a one is answered
+ * as any other, as long as that costs the pid's node nothing.
+ */
+bool caller_read(struct caller *caller, const struct process *called, const struct connection *via,
+                 struct cursor *c);
+/* Whether the pid is of another node than the one that `via` is connected to. */
+bool caller_is_foreign(const struct pid *pid, const struct connection *via);
 /* A copy that outlives the message, NULL without memory. It takes caller_size() bytes. */
 struct caller *caller_keep(const struct caller *caller);
 size_t caller_size(const struct caller *caller);

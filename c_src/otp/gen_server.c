@@ -16,6 +16,7 @@ enum request_kind { REQUEST_CALL, REQUEST_CAST, REQUEST_INFO, REQUEST_SYSTEM };
 /* Something that arrived while the server was suspended. */
 struct deferred {
     enum request_kind kind;
+    uint64_t sender; /* number of the connection that it came by; 0: it came by itself */
     struct caller *caller;
     struct slice term; /* malloc'ed */
     struct deferred *prev, *next;
@@ -71,14 +72,15 @@ static void deferred_free(struct deferred *d)
     free(d);
 }
 
-static struct deferred *deferred_new(enum request_kind kind, const struct caller *caller,
-                                     struct slice term)
+static struct deferred *deferred_new(const struct connection *via, enum request_kind kind,
+                                     const struct caller *caller, struct slice term)
 {
     struct deferred *d = calloc(1, sizeof *d);
 
     if (!d)
         return NULL;
     d->kind = kind;
+    d->sender = via ? via->number : 0;
     d->term = (struct slice){slice_copy(term), term.len};
     d->caller = caller ? caller_keep(caller) : NULL;
     if (d->term.data && (!caller || d->caller))
@@ -89,16 +91,77 @@ static struct deferred *deferred_new(enum request_kind kind, const struct caller
     return NULL;
 }
 
+/* What waits of one connection. */
+struct share {
+    uint64_t sender;
+    size_t bytes;
+    UT_hash_handle hh;
+};
+
+/* The connection that has the most waiting; 0 if it cannot be told. */
+static uint64_t largest_sender(const struct gen_server *gs)
+{
+    struct share *shares = NULL, *s, *next, *largest = NULL;
+    const struct deferred *d;
+    bool out_of_memory = false;
+
+    DL_FOREACH (gs->deferred, d) {
+        HASH_FIND(hh, shares, &d->sender, sizeof d->sender, s);
+        if (!s && !out_of_memory && (s = calloc(1, sizeof *s)) != NULL) {
+            s->sender = d->sender;
+            HASH_ADD(hh, shares, sender, sizeof s->sender, s);
+            if (!table_has(s->hh)) {
+                free(s);
+                s = NULL;
+            }
+        }
+        out_of_memory = out_of_memory || !s;
+        if (s)
+            s->bytes += deferred_size(d->caller, d->term);
+        if (s && (!largest || s->bytes > largest->bytes))
+            largest = s;
+    }
+    uint64_t number = largest ? largest->sender : 0;
+    HASH_ITER (hh, shares, s, next) {
+        HASH_DEL(shares, s);
+        free(s);
+    }
+    return number;
+}
+
+/* Who has the most waiting is cut off, and what he sent is dropped: nobody else pays for it. */
+static void drop_largest_sender(struct gen_server *gs)
+{
+    uint64_t number = largest_sender(gs);
+    struct deferred *d, *next;
+    struct connection *c;
+
+    DL_FOREACH_SAFE (gs->deferred, d, next) {
+        if (d->sender != number)
+            continue;
+        deferred_take(gs, d);
+        deferred_free(d);
+    }
+    DL_FOREACH (gs->process.node->connections, c)
+        if (c->number == number)
+            connection_doom(c, "too much waits for a suspended process");
+}
+
 static void defer(struct gen_server *gs, struct connection *via, enum request_kind kind,
                   const struct caller *caller, struct slice term)
 {
     size_t size = deferred_size(caller, term);
-    struct deferred *d =
-        gs->deferred_bytes + size > SUSPENDED_MAX ? NULL : deferred_new(kind, caller, term);
 
+    if (via && via->doomed)
+        return;
+    while (gs->deferred && gs->deferred_bytes + size > SUSPENDED_MAX)
+        drop_largest_sender(gs);
+    if (via && via->doomed)
+        return;
+    struct deferred *d = deferred_new(via, kind, caller, term);
     if (!d) {
         if (via)
-            connection_close(via, LOG_WARNING, "too much waits for a suspended process");
+            connection_doom(via, "no memory for what waits for a suspended process");
         return;
     }
     gs->deferred_bytes += size;
@@ -127,12 +190,12 @@ static void take_system(struct gen_server *gs, struct connection *via, const str
 
 void gen_server_call(struct gen_server *gs, const struct caller *caller, struct slice request)
 {
-    take(gs, node_find(gs->process.node, caller->pid.node), REQUEST_CALL, caller, request);
+    take(gs, gs->process.node->sender, REQUEST_CALL, caller, request);
 }
 
-void gen_server_cast(struct gen_server *gs, struct connection *via, struct slice request)
+void gen_server_cast(struct gen_server *gs, struct slice request)
 {
-    take(gs, via, REQUEST_CAST, NULL, request);
+    take(gs, gs->process.node->sender, REQUEST_CAST, NULL, request);
 }
 
 /* Hands on some of what had waited. That may suspend the server again, or end it. */
@@ -170,7 +233,7 @@ static void on_message(struct process *p, struct connection *via, struct slice m
     int arity;
 
     if (cursor_any_tuple(&c, &arity)) {
-        if (arity == 3 && cursor_is_atom(&c, "$gen_call") && caller_read(&caller, p, &c) &&
+        if (arity == 3 && cursor_is_atom(&c, "$gen_call") && caller_read(&caller, p, via, &c) &&
             cursor_term(&c, &request)) {
             take(gs, via, REQUEST_CALL, &caller, request);
             return;
@@ -179,7 +242,7 @@ static void on_message(struct process *p, struct connection *via, struct slice m
             take(gs, via, REQUEST_CAST, NULL, request);
             return;
         }
-        if (arity == 3 && cursor_is_atom(&c, "system") && caller_read(&caller, p, &c) &&
+        if (arity == 3 && cursor_is_atom(&c, "system") && caller_read(&caller, p, via, &c) &&
             cursor_term(&c, &request)) {
             take_system(gs, via, &caller, request);
             return;

@@ -14,8 +14,8 @@
 #include "dist/node.h"
 #include "otp/caller.h"
 
-/* More than this waiting for a suspended server, and the connection that sends still more is cut.
- */
+/* More than this waiting for a suspended server, and the connection that has sent the most of it is
+ * cut off. */
 #define SUSPENDED_MAX ((size_t)64 << 20)
 
 struct gen_server;
@@ -61,9 +61,9 @@ void gen_server_stop(struct gen_server *gs, const char *reason);
 void gen_server_stop_with(struct gen_server *gs, struct slice reason);
 
 /* As if `caller` had called, or somebody had cast: for functions of the server's own API run by
- * rpc. */
+ * rpc. What it costs is the node's whose frame is being handled. */
 void gen_server_call(struct gen_server *gs, const struct caller *caller, struct slice request);
-void gen_server_cast(struct gen_server *gs, struct connection *via, struct slice request);
+void gen_server_cast(struct gen_server *gs, struct slice request);
 
 /* For sys.c. */
 void gen_server_suspend(struct gen_server *gs, bool suspended);

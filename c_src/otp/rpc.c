@@ -203,6 +203,7 @@ static void rex_info(struct gen_server *gs, struct slice message)
 
     if (!cursor_tuple(&c, 2) || !cursor_pid(&c, &caller.pid))
         return;
+    caller.is_foreign = caller_is_foreign(&caller.pid, gs->via);
     if (cursor_is_atom(&c, "features_request")) {
         struct connection *via;
         struct buffer *b = node_open_send(node, &caller.pid, &via);

@@ -25,6 +25,7 @@ faults_test_() ->
         {"clients that connect and say nothing", fun silent_clients/0},
         {"more sessions than get_pending may answer", fun large_listing/0},
         {"more requests than wait for a suspended process", fun suspended/0},
+        {"more of them in the name of another", fun suspended_forged/0},
         {"a flood from one peer", fun flooded/0},
         {"answers to what was no call", fun answers_to_no_call/0},
         {"EPMD gone under load", fun epmd_gone/0},
@@ -311,6 +312,26 @@ suspended() ->
         ?assertEqual([], cnode:on(Other, fun() -> gen_server:call(?AT(N), get_pending) end))
     end),
     cnode:peer_stop(Other).
+
+%% Who sends pays, not the one whom he names as the caller, nor the one whose request is one too many.
+suspended_forged() ->
+    with([], fun(#{node := N} = Handle) ->
+        {ok, Victim} = raw_dist:connect(N, #{name => 'raw_victim@127.0.0.1'}),
+        {ok, Peer} = raw_dist:connect(N, #{name => 'raw_forger@127.0.0.1'}),
+        ok = sys:suspend(?AT(N)),
+        Send = fun(From, To, Tag) ->
+            raw_dist:send(From, raw_dist:frame({6, raw_dist:pid(From, 1), '', ?SERVER},
+                                               {'$gen_call', {raw_dist:pid(To, 1), Tag}, {x, <<0:1000000/unit:8>>}}))
+        end,
+        [ok = Send(Peer, Victim, forged) || _ <- lists:seq(1, 60)],
+        {ok, #{}} = state(Peer),
+        [ok = Send(Victim, Victim, own) || _ <- lists:seq(1, 10)],
+        ?assertEqual(closed, raw_dist:await_close(Peer)),
+        _ = cnode:await_log(Handle, "warning .*raw_forger"),
+        ok = sys:resume(?AT(N)),
+        [?assertEqual({ok, {error, unknown_request}}, raw_dist:await_tag(Victim, own)) || _ <- lists:seq(1, 10)],
+        raw_dist:close(Victim)
+    end).
 
 %% One peer sends as fast as it can while another calls: all of its calls are answered.
 flooded() ->

@@ -19,6 +19,8 @@ hostile_handshake_test_() ->
        {"a name that is connected already", fun alive/1},
        {"a handshake of single bytes", fun slow_handshake/1},
        {"simultaneous connects", fun simultaneous_connects/1},
+       {"a node whose listener is silent connects to us", fun silent_listener/1},
+       {"challenges of our own", fun reflected_challenges/1},
        {"nodes that are connected to and are hostile", fun hostile_listeners/1}]).
 
 %%% Handshakes
@@ -134,6 +136,52 @@ simultaneous_connects(_) ->
                        [raw_dist:close(Peer) || Peer <- [Up, Won]]
                end),
     [raw_dist:stop_listening(Listener) || Listener <- [Smaller, Greater]].
+
+%% Our attempt to it is under way for 7 s, and keeps it out only as long as the two may be crossing each other. Its name
+%% is the smaller, so that in a crossing ours would win.
+silent_listener(_) ->
+    Listener = raw_dist:listen(raw_name("a")),
+    Name = raw_dist:listener_name(Listener),
+    cnode:with(connecting(cnode:unique("raw_m"), [Listener]),
+               fun(Handle = #{node := Node}) ->
+                       Silent = raw_dist:accept(Listener),
+                       Up = come_in(Node, Name),
+                       ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(Up, ?SERVER, x)),
+                       %% It was that very attempt that gave way: it did not end by itself, and no other has been made.
+                       ?assertEqual(closed, raw_dist:await_close(Silent)),
+                       ?assertEqual(nobody, raw_dist:accept_now(Listener)),
+                       ?assertEqual([], [Line || Line <- cnode:log(Handle), string:find(Line, "took too long") =/= nomatch]),
+                       raw_dist:close(Up)
+               end),
+    raw_dist:stop_listening(Listener).
+
+come_in(Node, Name) ->
+    Self = self(),
+    cnode:await(fun() ->
+        case raw_dist:connect(Node, #{name => Name}) of
+            {ok, Peer} -> Self ! {up, Peer}, true;
+            {error, {status, <<"nok">>}} -> false
+        end
+    end),
+    receive {up, Peer} -> Peer end.
+
+%% Somebody without the cookie has our challenge answered by ourselves: what he gets when he connects he sends to us
+%% when we connect to him.
+reflected_challenges(_) ->
+    Listener = raw_dist:listen(raw_name("z")),
+    Name = raw_dist:listener_name(Listener),
+    cnode:with(connecting(cnode:unique("raw_m"), [Listener]),
+               fun(Handle = #{node := Node}) ->
+                       FromNode = raw_dist:accept(Listener),
+                       {ok, Asked} = raw_dist:connect(Node, #{name => Name, stop => challenge}),
+                       Reflected = #{challenge => raw_dist:challenge(Asked), unchecked => true},
+                       ?assertEqual({error, {reply, closed}}, raw_dist:accept_handshake(FromNode, Reflected)),
+                       _ = cnode:await_log(Handle, ["warning no connection with ", atom_to_list(Name),
+                                                    ": it sent us a challenge of our own"]),
+                       raw_dist:close(Asked),
+                       answers(Handle)
+               end),
+    raw_dist:stop_listening(Listener).
 
 connecting(Name, Listeners) ->
     Args = lists:append([["--connect", atom_to_list(raw_dist:listener_name(Listener))] || Listener <- Listeners]),

@@ -13,7 +13,10 @@ limits_test_() ->
         {"monitors", fun monitors/0},
         {"attached peers", fun attached/0},
         {"lists in the making", fun listings/0},
-        {"requests that wait for profiles", fun waiting/0}
+        {"requests that wait for profiles", fun waiting/0},
+        {"frames that are not finished", fun unfinished/0},
+        {"answers and notifications that another asked for", fun unasked/0},
+        {"mailboxes in the name of another", fun foreign_mailboxes/0}
     ]].
 
 %% Each monitor is another, though all are of one process.
@@ -95,6 +98,86 @@ waiting() ->
         raw_dist:close(Peer)
     end),
     cnode:peer_stop(Macula).
+
+%% Those who have sent the most make room; one with little is not touched.
+unfinished() ->
+    cnode:with(#{}, fun(#{node := N} = Handle) ->
+        Before = cnode:memory(Handle),
+        Victim = connect(Handle, 0),
+        {Call, _} = raw_dist:call_frames(Victim, ?SERVER, x, 1),
+        <<Begin:40/binary, Rest/binary>> = iolist_to_binary(Call),
+        ok = raw_dist:send(Victim, Begin),
+        Part = [<<(16 bsl 20):32>>, binary:copy(<<0>>, 15 bsl 20)],
+        Peers = [begin
+                     Peer = connect(Handle, Number),
+                     _ = raw_dist:send(Peer, Part),
+                     Peer
+                 end || Number <- lists:seq(1, 40)],
+        cnode:await(fun() -> #{network := #{input_limit := Cut}} = sys:get_state(?AT(N)), Cut >= 23 end),
+        ?assert(cnode:memory(Handle) - Before < 400 * 1024 orelse cnode:is_instrumented(Handle)),
+        ok = raw_dist:send(Victim, Rest),
+        ?assertEqual({ok, {error, unknown_request}}, raw_dist:await_reply(Victim, 1)),
+        served(Handle),
+        [raw_dist:close(Peer) || Peer <- [Victim | Peers]]
+    end).
+
+%% What one has asked to be sent to another waits, or is dropped: it does not cut the other off, and nobody waits for it.
+unasked() ->
+    cnode:with(#{args => ["--punch-timeout-ms", "600000"]}, fun(#{node := N} = Handle) ->
+        Large = fun(Id) -> #{node_id => Id, location_label => binary:copy(<<"x">>, 900000)} end,
+        [ok = gen_server:cast({macula_nat_cache, N}, {put, Id, Large(Id), 300}) || Id <- [<<"a">>, <<"b">>]],
+        Victim = connect(Handle, 1),
+        {ok, {error, unknown_request}} = raw_dist:call(Victim, ?SERVER, x),
+        %% One request, and the others join it: 45 are told of each change, 81 MB.
+        Pids = [raw_dist:pid(Victim, Number) || Number <- lists:seq(1, 45)],
+        Ask = fun({From, To}, Pid) -> {ok, hole_punch, Id} = gen_server:call(?AT(N), {request_connection, From, To, #{notify => Pid}}), Id end,
+        Id = Ask({<<"a">>, <<"b">>}, hd(Pids)),
+        [?assertEqual(Id, Ask({<<"b">>, <<"a">>}, Pid)) || Pid <- tl(Pids)],
+        ok = gen_server:cast(?AT(N), {report_result, Id, <<"a">>, success}),
+        served(Handle),
+        ?assertMatch(#{waiting_for := #{notifications := Waiting}} when Waiting > 0, sys:get_state(?AT(N))),
+        Completed = notified(Victim, length(Pids)),
+        ?assertEqual(Pids, lists:sort(Completed)),
+        %% Answers: what is for one who has much to take yet is dropped.
+        Ref = make_ref(),
+        Forger = connect(Handle, 2),
+        Forged = raw_dist:frame({6, raw_dist:pid(Forger, 1), '', macula_nat_cache},
+                                {'$gen_call', {hd(Pids), Ref}, {get, <<"a">>}}),
+        [ok = raw_dist:send(Forger, Forged) || _ <- lists:seq(1, 200)],
+        {ok, {error, unknown_request}} = raw_dist:call(Forger, ?SERVER, x),
+        #{network := #{output_dropped := Dropped, output_limit := 0}} = sys:get_state(?AT(N)),
+        ?assert(Dropped > 100),
+        [?assertMatch({ok, {ok, #{}, fresh}}, raw_dist:await_tag(Victim, Ref)) || _ <- lists:seq(1, 200 - Dropped)],
+        ?assertEqual({ok, {error, unknown_request}}, raw_dist:call(Victim, ?SERVER, x)),
+        [raw_dist:close(Peer) || Peer <- [Victim, Forger]]
+    end).
+
+%% Who has been told of the end.
+notified(_Peer, 0) ->
+    [];
+notified(Peer, Count) ->
+    case raw_dist:recv_frame(Peer) of
+        {{2, _, Pid}, {punch_session, _, #{state := completed}}} -> [Pid | notified(Peer, Count - 1)];
+        {{2, _, _}, {punch_session, _, #{}}} -> notified(Peer, Count)
+    end.
+
+foreign_mailboxes() ->
+    cnode:with(#{}, fun(#{node := N} = Handle) ->
+        Victim = connect(Handle, 1),
+        ?assertEqual({ok, ok}, raw_dist:call(Victim, ?SERVER, {attach_peer, <<"mine">>})),
+        Forger = connect(Handle, 2),
+        [begin
+             ok = raw_dist:send(Forger, raw_dist:frame({6, raw_dist:pid(Forger, 1), '', ?SERVER},
+                                                       {'$gen_call', {raw_dist:pid(Victim, 1), Tag}, Request})),
+             ?assertEqual({ok, Answer}, raw_dist:await_tag(Victim, Tag)),
+             ?assertMatch(#{services := #{mailboxes := 1}}, sys:get_state(?AT(N)))
+         end || {Tag, Request, Answer} <- [{1, {detach_peer, <<"mine">>}, ok},
+                                           {2, {attach_peer, <<"another">>}, {error, foreign}}]],
+        ?assertMatch(#{counters := #{foreign_mailboxes := 2}}, sys:get_state(?AT(N))),
+        ?assertEqual({ok, ok}, raw_dist:call(Victim, ?SERVER, {detach_peer, <<"mine">>})),
+        ?assertMatch(#{services := #{mailboxes := 0}}, sys:get_state(?AT(N))),
+        [raw_dist:close(Peer) || Peer <- [Victim, Forger]]
+    end).
 
 %%%-------------------------------------------------------------------
 %%% Helpers

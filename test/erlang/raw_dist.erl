@@ -10,7 +10,7 @@
 
 -export([flags/0, flags/1, flag/1]).
 -export([epmd_port/0, epmd_lookup/1, epmd_names/0, epmd_register/2]).
--export([connect/2, open/2, handshake/2, finish/1, close/1, name/1, status/1]).
+-export([connect/2, open/2, handshake/2, finish/1, close/1, name/1, status/1, challenge/1]).
 -export([listen/1, listener_name/1, accept/1, accept_now/1, accept_handshake/2, stop_listening/1]).
 -export([send/2, send_control/2, send_control/3, frame/1, frame/2, tick/0, recv/1, recv/2,
          recv_frame/1, await_close/1]).
@@ -276,6 +276,11 @@ name(#{name := Name}) ->
 status(#{status := Status}) ->
     Status.
 
+%% @doc The challenge that the other side sent.
+-spec challenge(peer()) -> non_neg_integer().
+challenge(#{challenge := Challenge}) ->
+    Challenge.
+
 %%% The side that is connected to
 
 %% @doc Listen, and register the name at EPMD: others can now connect to this node.
@@ -306,7 +311,7 @@ accept_now(#{socket := Socket, name := Name, creation := Creation}) ->
         {error, timeout} -> nobody
     end.
 
-%% @doc The whole handshake of the accepting side. Of the options `cookie', `flags', `status', `byte_by_byte'
+%% @doc The whole handshake of the accepting side. Of the options `cookie', `flags', `status', `challenge', `byte_by_byte'
 %% and `unchecked' (go on whatever the other side's digest) count. The name of the node that connected is in
 %% the answer.
 -spec accept_handshake(peer(), map()) -> {ok, peer(), node()} | {error, {step(), term()}}.
@@ -316,9 +321,10 @@ accept_handshake(Peer0 = #{name := Name, creation := Creation, options := Given}
         <<"N", _Flags:64, _TheirCreation:32, Size:16, Node:Size/binary>> = hand_recv(name, Peer),
         hand(status, Peer, sized(["s", maps:get(status, Options, "ok")])),
         Text = atom_to_binary(Name),
-        hand(challenge, Peer, sized([<<"N", (maps:get(flags, Options, flags())):64, 815:32,
+        Ours = maps:get(challenge, Options, 815),
+        hand(challenge, Peer, sized([<<"N", (maps:get(flags, Options, flags())):64, Ours:32,
                                        Creation:32, (byte_size(Text)):16>>, Text])),
-        Digest = digest(Peer, 815),
+        Digest = digest(Peer, Ours),
         case hand_recv(reply, Peer) of
             <<"r", Challenge:32, Theirs:16/binary>> when Theirs =:= Digest; is_map_key(unchecked, Options) ->
                 hand(done, Peer, sized(["a", digest(Peer, Challenge)])),

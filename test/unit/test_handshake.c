@@ -229,6 +229,48 @@ START_TEST(test_wrong_cookie_is_refused_by_the_connector)
 }
 END_TEST
 
+static bool is_seven(void *ctx, uint32_t challenge)
+{
+    (void)ctx;
+    return challenge == 7;
+}
+
+/* Which would make us answer for somebody without the cookie what we asked him. */
+START_TEST(test_own_challenges_are_not_answered)
+{
+    struct handshake_config config = alice;
+    struct asked asked = {.verdict = HANDSHAKE_OK};
+    struct handshake a, b;
+    uint8_t message[64];
+    size_t len, used;
+
+    config.is_ours = is_seven;
+    for (uint64_t challenge = 7; challenge <= 8; challenge++) {
+        ck_assert_int_eq(handshake_connect(&a, &config, "b@h"), 0);
+        feed_message(&a, "sok", 3);
+        handshake_output(&a, &len);
+        size_t at = put(message, 0, 'N', 1);
+        at = put(message, at, DIST_FLAGS_OURS, 8);
+        at = put(message, at, challenge, 4);
+        at = put(message, at, 1, 4);
+        at = put(message, at, 3, 2);
+        memcpy(message + at, "b@h", 3);
+        ck_assert_int_eq(feed_message(&a, message, at + 3), challenge == 7 ? -EACCES : 0);
+        handshake_output(&a, &len);
+        ck_assert_int_eq(len == 0, challenge == 7);
+    }
+    /* The other way round: a right answer comes with a challenge of ours. */
+    connect_accept(&b, &bob, &a, &config, &asked);
+    move(&b, &a, 1000);
+    move(&a, &b, 1000);
+    ck_assert(handshake_has_sent(&a, a.challenge) && !handshake_has_sent(&a, a.challenge + 1));
+    memcpy(message, handshake_output(&b, &len), sizeof message);
+    put(message, 3, 7, 4);
+    ck_assert_int_eq(handshake_feed(&a, message, len, &used), -EACCES);
+    ck_assert(!handshake_has_sent(&a, a.challenge));
+}
+END_TEST
+
 START_TEST(test_challenges_differ)
 {
     struct handshake a, b;
@@ -745,6 +787,7 @@ Suite *suite_handshake(void)
     tcase_add_test(tests, test_digest_is_that_of_otp);
     tcase_add_test(tests, test_wrong_cookie_is_refused_by_the_acceptor);
     tcase_add_test(tests, test_wrong_cookie_is_refused_by_the_connector);
+    tcase_add_test(tests, test_own_challenges_are_not_answered);
     tcase_add_test(tests, test_challenges_differ);
     tcase_add_loop_test(tests, test_refusals, 0, 2);
     tcase_add_test(tests, test_ok_simultaneous_goes_on);

@@ -34,6 +34,13 @@ static void setup_small_profiles(void)
     world_start(&world);
 }
 
+static void setup_small_ids(void)
+{
+    world_init(&world);
+    world.config.max_id_bytes = 120;
+    world_start(&world);
+}
+
 static void teardown(void)
 {
     world_free(&world);
@@ -658,6 +665,39 @@ START_TEST(profiles_of_sessions_are_bounded)
 }
 END_TEST
 
+/* A session of ids of 20 bytes each. */
+static int request_with_long_ids(char name, bool is_punch)
+{
+    char ids[2][21];
+
+    for (int i = 0; i < 2; i++) {
+        memset(ids[i], name + i, sizeof ids[i] - 1);
+        ids[i][sizeof ids[i] - 1] = '\0';
+    }
+    struct nat_request request = world_ask(&world, ids[0], ids[1]);
+    request.initiator_profile = world.easy;
+    request.target_profile = is_punch ? world.easy : world.symmetric;
+    return world_request(&world, &request, id);
+}
+
+START_TEST(long_ids_of_sessions_are_bounded)
+{
+    for (char name = 'a'; name < 'm'; name += 2)
+        ck_assert_int_eq(request_with_long_ids(name, false), 0);
+    ck_assert_uint_eq(counters()->evicted, 3);
+    ck_assert_uint_eq(counters()->id_bytes, 120);
+    /* Of those that punch none goes; one that has ended is forgotten. */
+    for (char name = 'A'; name <= 'E'; name += 2)
+        ck_assert_int_eq(request_with_long_ids(name, true), 0);
+    ck_assert_uint_eq(counters()->live[NAT_PENDING], 0);
+    ck_assert_int_eq(request_with_long_ids('G', true), -ENOBUFS);
+    ck_assert_int_eq(world_report(&world, id, "x", NAT_REPORT_SUCCESS), 0);
+    ck_assert_int_eq(request_with_long_ids('G', true), 0);
+    ck_assert_uint_eq(counters()->ended, 0);
+    ck_assert_uint_eq(counters()->id_bytes, 120);
+}
+END_TEST
+
 START_TEST(evicted_watchers_are_released)
 {
     struct nat_request request = world_ask(&world, "a", "b");
@@ -924,5 +964,9 @@ Suite *suite_nat_coordinator(void)
     tcase_add_checked_fixture(small_profiles, setup_small_profiles, teardown);
     tcase_add_test(small_profiles, profiles_of_sessions_are_bounded);
     suite_add_tcase(suite, small_profiles);
+    TCase *small_ids = tcase_create("small ids");
+    tcase_add_checked_fixture(small_ids, setup_small_ids, teardown);
+    tcase_add_test(small_ids, long_ids_of_sessions_are_bounded);
+    suite_add_tcase(suite, small_ids);
     return suite;
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
+#include <utlist.h>
 
 #define PEER  "peer@h"
 #define OTHER "other@h"
@@ -139,9 +140,9 @@ static void put_hello(void)
 
 /*
  * Takes a frame to the router, one letter an element of its tuple: `p` a process of the peer, `o`
- * one of another node, `s` ours, `d` a dead one of ours, `S` the name of ours, `n` the name of
- * none, `c` the cookie, `r` a reference, `i` an id, `m` what to spawn, `x` a reason; `!` a message
- * follows.
+ * one of another node, `e` one of a node without a name, `s` ours, `d` a dead one of ours, `S` the
+ * name of ours, `n` the name of none, `c` the cookie, `r` a reference, `i` an id, `m` what to
+ * spawn, `x` a reason; `!` a message follows.
  */
 static void take(int op, const char *elements)
 {
@@ -163,6 +164,9 @@ static void take(int op, const char *elements)
             break;
         case 'o':
             put_pid(OTHER, 1);
+            break;
+        case 'e':
+            put_pid("", 1);
             break;
         case 's':
             put_process();
@@ -327,10 +331,19 @@ START_TEST(test_foreign)
         int op;
         const char *elements;
     } rows[] = {
-        {CONTROL_REG_SEND, "ocS!"},     {CONTROL_MONITOR, "osr"}, {CONTROL_DEMONITOR, "osr"},
-        {CONTROL_LINK, "os"},           {CONTROL_UNLINK, "os"},   {CONTROL_UNLINK_ID, "ios"},
-        {CONTROL_EXIT, "osx"},          {CONTROL_EXIT2, "osx"},   {CONTROL_SPAWN_REQUEST, "roomx!"},
+        {CONTROL_REG_SEND, "ocS!"},
+        {CONTROL_MONITOR, "osr"},
+        {CONTROL_DEMONITOR, "osr"},
+        {CONTROL_LINK, "os"},
+        {CONTROL_UNLINK, "os"},
+        {CONTROL_UNLINK_ID, "ios"},
+        {CONTROL_EXIT, "osx"},
+        {CONTROL_EXIT2, "osx"},
+        {CONTROL_SPAWN_REQUEST, "roomx!"},
         {CONTROL_MONITOR_EXIT, "osrx"},
+        {CONTROL_REG_SEND, "ecS!"},
+        {CONTROL_MONITOR, "esr"},
+        {CONTROL_LINK, "es"},
     };
 
     check(CONTROL_LINK, "ps", "");
@@ -346,6 +359,92 @@ END_TEST
 
 Suite *suite_router(void);
 
+/* The rest of a frame is awaited so long, whatever else arrives. */
+START_TEST(test_late_frame)
+{
+    uv_update_time(&loop);
+    peer.sent_at = uv_now(&loop);
+    buffer_append(&peer.in, "\0\0\1\0x", 5);
+    peer.frame_since = uv_now(&loop) - FRAME_DEADLINE_MS + 1;
+    connection_check(&peer);
+    ck_assert_ptr_null(peer.doomed);
+    peer.frame_since--;
+    peer.has_frames = peer.is_in_turn = true; /* it is us who do not read */
+    connection_check(&peer);
+    ck_assert_ptr_null(peer.doomed);
+    peer.has_frames = peer.is_in_turn = false;
+    connection_check(&peer);
+    ck_assert_ptr_nonnull(peer.doomed);
+    ck_assert_uint_eq(node.counters.frames_late, 1);
+    buffer_free(&peer.in);
+}
+END_TEST
+
+static void put_frame(struct connection *c, size_t size)
+{
+    struct buffer *b = connection_open_frame(c);
+
+    if (buffer_reserve(b, size))
+        buffer_grow(b, size);
+    connection_close_frame(c);
+}
+
+/* All output together is over its limit at once, not a second later: who has the most goes. */
+START_TEST(test_total_of_output)
+{
+    static struct connection other;
+
+    memset(&other, 0, sizeof other);
+    other.node = &node;
+    other.state = CONNECTION_UP;
+    DL_APPEND(node.connections, &peer);
+    DL_APPEND(node.connections, &other);
+    put_frame(&other, 1 << 20);
+    put_frame(&peer, 1000);
+    ck_assert_uint_eq(node.budget.output, peer.out.capacity + other.out.capacity);
+    ck_assert_uint_eq(node.counters.output_limit, 0);
+    /* As if the others had the rest. */
+    size_t others = OUTPUT_TOTAL_MAX - node.budget.output;
+    node.budget.output += others;
+    put_frame(&peer, 4000);
+    ck_assert_ptr_null(peer.doomed);
+    ck_assert_ptr_nonnull(other.doomed);
+    ck_assert_ptr_null(other.out.data);
+    ck_assert_uint_eq(node.counters.output_limit, 1);
+    put_frame(&other, 1 << 20);
+    ck_assert_uint_eq(node.budget.output, others + peer.out.capacity);
+    node_forget_flush(&node, &other);
+    DL_DELETE(node.connections, &peer);
+    DL_DELETE(node.connections, &other);
+    buffer_free(&other.out);
+}
+END_TEST
+
+/* So are all monitors together. */
+START_TEST(test_total_of_monitors)
+{
+    DL_APPEND(node.connections, &peer);
+    check(CONTROL_MONITOR, "psr", "");
+    size_t one = peer.budget.holds;
+    ck_assert_uint_gt(one, 0);
+    ck_assert_uint_eq(node.budget.holds, one);
+    check(CONTROL_LINK, "ps", "");
+    ck_assert_uint_gt(node.budget.holds, one);
+    check(CONTROL_UNLINK, "ps", "");
+    check(CONTROL_DEMONITOR, "psr", "");
+    ck_assert_uint_eq(node.budget.holds, 0);
+    ck_assert_uint_eq(peer.budget.holds, 0);
+    node.budget.holds = HOLDS_TOTAL_MAX - one;
+    check(CONTROL_MONITOR, "psr", "");
+    ck_assert_ptr_null(peer.doomed);
+    check(CONTROL_LINK, "ps", "");
+    ck_assert_ptr_nonnull(peer.doomed);
+    ck_assert_ptr_null(process.links);
+    ck_assert_uint_eq(node.counters.holds_limit, 1);
+    DL_DELETE(node.connections, &peer);
+}
+END_TEST
+
 Suite *suite_router(void)
 {
     Suite *suite = suite_create("router");
@@ -359,6 +458,9 @@ Suite *suite_router(void)
     tcase_add_test(tc, test_ignored);
     tcase_add_test(tc, test_dropped);
     tcase_add_test(tc, test_foreign);
+    tcase_add_test(tc, test_late_frame);
+    tcase_add_test(tc, test_total_of_output);
+    tcase_add_test(tc, test_total_of_monitors);
     suite_add_tcase(suite, tc);
     return suite;
 }

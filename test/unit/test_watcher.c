@@ -72,12 +72,33 @@ START_TEST(a_node_name_may_be_as_long_as_an_atom)
 }
 END_TEST
 
+START_TEST(their_bytes_are_bounded)
+{
+    struct watchers all = {0};
+    struct pid a = pid_of("a@host", 1, 2, 3), b = pid_of("a@host", 2, 2, 3);
+    uint64_t token = watcher_take(&all, &a);
+    size_t one = all.bytes;
+
+    ck_assert_uint_gt(one, 0);
+    all.bytes = WATCHERS_BYTES_MAX - one + 1;
+    ck_assert_uint_eq(watcher_take(&all, &b), 0);
+    ck_assert_uint_eq(watcher_take(&all, &a), token);
+    all.bytes--;
+    uint64_t other = watcher_take(&all, &b);
+    ck_assert_uint_ne(other, 0);
+    watcher_give_back(&all, other);
+    ck_assert_uint_eq(all.bytes, WATCHERS_BYTES_MAX - one);
+    watchers_free(&all);
+}
+END_TEST
+
 Suite *suite_watcher(void)
 {
     Suite *suite = suite_create("watcher");
     TCase *tc = tcase_create("watcher");
 
     tcase_add_test(tc, one_process_has_one_token);
+    tcase_add_test(tc, their_bytes_are_bounded);
     tcase_add_test(tc, pids_that_differ_have_tokens_that_differ);
     tcase_add_test(tc, a_node_name_may_be_as_long_as_an_atom);
     suite_add_tcase(suite, tc);
