@@ -106,7 +106,7 @@ rare() ->
     Decode = fun(Bytes) -> binary_to_term(<<131, Bytes/binary>>) end,
     Node = ext('nobody@127.0.0.1'),
     [binary:copy(<<7>>, 3000000), <<5:3>>, <<1, 2, 255:7>>, <<>>, "", [1 | 2], [[] | {}], {}, #{},
-     1 bsl 8000000, -(1 bsl 8000000), 1 bsl 64, -(1 bsl 63), -(1 bsl 63) - 1, 1 bsl 27, -1, 1 bsl 2040 - 1, 1 bsl 2040,
+     1 bsl 4000000, -(1 bsl 4000000), 1 bsl 64, -(1 bsl 63), -(1 bsl 63) - 1, 1 bsl 27, -1, 1 bsl 2040 - 1, 1 bsl 2040,
      0.0, -0.0, 1.7976931348623157e308, 5.0e-324,
      list_to_tuple(lists:duplicate(300, a)), list_to_tuple(lists:seq(1, 100000)), lists:seq(1, 70000),
      lists:duplicate(65536, $a), lists:duplicate(65535, $a),

@@ -86,10 +86,13 @@ kill(Handle) ->
 kill_all() ->
     lists:foreach(fun(Pid) ->
         case process_info(Pid, dictionary) of
-            {dictionary, Dictionary} -> proplists:is_defined(?OWNER, Dictionary) andalso catch kill(#{owner => Pid});
+            {dictionary, Dictionary} -> proplists:is_defined(?OWNER, Dictionary) andalso kill_if_there(Pid);
             undefined -> ok
         end
     end, processes()).
+
+kill_if_there(Pid) ->
+    try kill(#{owner => Pid}) catch _:_ -> ok end.
 
 %% @doc Send a signal ("TERM", "STOP", ...) to the program.
 -spec signal(handle() | #{owner := pid()}, string()) -> ok.

@@ -59,7 +59,7 @@ calls() ->
         {"call that times out, its late reply dropped",
          fun(N) ->
              ok = sys:suspend(?AT(N)),
-             {'EXIT', {Reason, _}} = (catch gen_server:call(?AT(N), get_pending, 50)),
+             Reason = try gen_server:call(?AT(N), get_pending, 50) catch exit:{Why, _} -> Why end,
              ok = sys:resume(?AT(N)),
              Next = gen_server:call(?AT(N), {unknown, request}),
              {Reason, Next, compare:mailbox()}
