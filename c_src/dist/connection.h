@@ -43,6 +43,13 @@ enum connection_state {
     CONNECTION_CLOSED, /* memory goes with the socket's close callback */
 };
 
+/* How the peer's sys:get_state takes a state; otp/ finds it out and keeps it here. */
+enum sys_form {
+    SYS_FORM_UNKNOWN,
+    SYS_FORM_BARE, /* before OTP 26.1 */
+    SYS_FORM_OK,   /* {ok, State} */
+};
+
 struct connection {
     struct node *node;
     enum connection_state state;
@@ -52,6 +59,7 @@ struct connection {
     char address[64]; /* of the other end */
     char origin[64];  /* whom lines of the log count for until the handshake is done */
     uint64_t flags;
+    enum sys_form sys_form;
     struct handshake *handshake; /* until it is up */
     uint64_t opened_at;          /* loop time, ms */
     uint64_t sent_at;

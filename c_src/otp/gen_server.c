@@ -184,6 +184,8 @@ static void on_message(struct process *p, struct connection *via, struct slice m
             take_system(gs, via, &caller, request);
             return;
         }
+        if (arity == 2 && sys_take_answer(gs, via, c))
+            return;
     }
     take(gs, via, REQUEST_INFO, NULL, message);
 }
@@ -200,6 +202,7 @@ void gen_server_stop_with(struct gen_server *gs, struct slice reason)
         deferred_free(d);
     }
     uv_close((uv_handle_t *)&gs->backlog, NULL);
+    sys_state_stop(gs);
     process_exit(&gs->process, reason);
     if (gs->terminated)
         gs->terminated(gs->terminated_ctx, reason);
@@ -234,6 +237,7 @@ int gen_server_start(struct gen_server *gs, struct node *node, const char *name,
         return error;
     uv_idle_init(node->loop, &gs->backlog);
     gs->backlog.data = gs;
+    sys_state_start(gs);
     gs->callbacks = callbacks;
     return 0;
 }

@@ -48,6 +48,9 @@ struct gen_server {
     /* Told why it has ended, once; to be set after the start, or NULL. */
     void (*terminated)(void *ctx, struct slice reason);
     void *terminated_ctx;
+    struct state_asker *state_askers;       /* in order */
+    size_t state_asker_count;
+    uv_timer_t state_timer; /* of those that wait */
 };
 
 /* Returns 0 or -ENOMEM, and then it has not begun. */
@@ -66,5 +69,13 @@ void gen_server_cast(struct gen_server *gs, struct connection *via, struct slice
 void gen_server_suspend(struct gen_server *gs, bool suspended);
 /* A {system, From, Request} message (sys.erl). */
 void sys_take_message(struct gen_server *gs, const struct caller *caller, struct slice request);
+
+/* For gen_server.c and sys.c: sys:get_state (sys_state.c). */
+void sys_state_start(struct gen_server *gs);
+/* Whoever still waits is told by the end of the process. */
+void sys_state_stop(struct gen_server *gs);
+void sys_take_get_state(struct gen_server *gs, const struct caller *caller);
+/* Takes a message of two elements if it is a node's answer about its own sys, else false. */
+bool sys_take_answer(struct gen_server *gs, struct connection *via, struct cursor c);
 
 #endif

@@ -19,16 +19,32 @@ static bool read_mfa(struct cursor *c, struct mfa *mfa)
            cursor_term(c, &mfa->arguments);
 }
 
-static const struct rpc_function *find_function(const struct rpc *rpc, const struct mfa *mfa,
-                                                int arity)
+static const struct rpc_function *find_function(const struct rpc_function *functions, size_t count,
+                                                const struct mfa *mfa, int arity)
 {
-    for (size_t i = 0; i < rpc->count; i++) {
-        const struct rpc_function *f = &rpc->functions[i];
+    for (size_t i = 0; i < count; i++) {
+        const struct rpc_function *f = &functions[i];
         if (f->arity == arity && slice_is(mfa->function, f->function) &&
             slice_is(mfa->module, f->module))
             return f;
     }
     return NULL;
+}
+
+/* Runs it if there is such a function, else false. */
+static bool run_function(struct rpc *rpc, const struct caller *caller, const struct mfa *mfa,
+                         struct cursor arguments, int arity)
+{
+    const struct rpc_function *f = find_function(rpc->functions, rpc->count, mfa, arity);
+
+    if (f) {
+        f->run(rpc->ctx, caller, arguments);
+        return true;
+    }
+    f = find_function(bif_functions, bif_function_count, mfa, arity);
+    if (f)
+        f->run(rpc->rex.process.node, caller, arguments);
+    return f;
 }
 
 static void apply(struct rpc *rpc, const struct caller *caller, const struct mfa *mfa)
@@ -48,10 +64,7 @@ static void apply(struct rpc *rpc, const struct caller *caller, const struct mfa
     } else if (!cursor_list(&arguments, &arity)) {
         arity = -1;
     }
-    const struct rpc_function *f = find_function(rpc, mfa, arity);
-    if (f && !integers.overflow)
-        f->run(rpc->ctx, caller, arguments);
-    else
+    if (integers.overflow || !run_function(rpc, caller, mfa, arguments, arity))
         reply_failure(caller, "undef", mfa->module, mfa->function, mfa->arguments);
     buffer_free(&integers);
 }
@@ -148,14 +161,45 @@ static void put_features(struct buffer *b, struct node *node)
     term_put_nil(b);
 }
 
-/* {From, {call, M, F, A, GroupLeader}} of erl_call, ei_rpc and jinterface, and {From,
- * features_request}. */
+/* {sbcast, Name, Message} from rpc:sbcast, which waits for {rex, Node, Result}. */
+static void take_sbcast(struct gen_server *gs, const struct pid *from, struct cursor c)
+{
+    struct node *node = gs->process.node;
+    struct slice name, message;
+    struct connection *via;
+
+    if (!cursor_term(&c, &name) || !cursor_term(&c, &message))
+        return;
+    struct cursor atom = cursor_of(name);
+    struct slice text;
+    struct process *to = cursor_atom(&atom, &text) ? process_find_name(node, text) : NULL;
+    struct buffer *b = node_open_send(node, from, &via);
+    if (b) {
+        term_put_tuple(b, 3);
+        term_put_atom(b, "rex");
+        term_put_atom(b, node->name);
+        if (to) {
+            term_put_atom(b, node->name);
+        } else {
+            term_put_tuple(b, 2);
+            term_put_atom(b, "nonexisting_name");
+            term_put_raw(b, name);
+        }
+        connection_close_frame(via);
+    }
+    if (to)
+        to->behaviour->receive(to, gs->via, message);
+}
+
+/* {From, {call, M, F, A, GroupLeader}} of erl_call, ei_rpc and jinterface, {From, {sbcast, Name,
+ * Message}}, and {From, features_request}. */
 static void rex_info(struct gen_server *gs, struct slice message)
 {
     struct cursor c = cursor_of(message);
     struct node *node = gs->process.node;
     struct caller caller = {.kind = CALLER_REX, .is_rpc = true, .node = node};
     struct mfa mfa;
+    int arity;
 
     if (!cursor_tuple(&c, 2) || !cursor_pid(&c, &caller.pid))
         return;
@@ -166,9 +210,14 @@ static void rex_info(struct gen_server *gs, struct slice message)
             put_features(b, node);
             connection_close_frame(via);
         }
-    } else if (cursor_tuple(&c, 5) && cursor_is_atom(&c, "call") && read_mfa(&c, &mfa)) {
-        apply((struct rpc *)gs, &caller, &mfa);
+        return;
     }
+    if (!cursor_any_tuple(&c, &arity))
+        return;
+    if (arity == 5 && cursor_is_atom(&c, "call") && read_mfa(&c, &mfa))
+        apply((struct rpc *)gs, &caller, &mfa);
+    else if (arity == 3 && cursor_is_atom(&c, "sbcast"))
+        take_sbcast(gs, &caller.pid, c);
 }
 
 static void rex_put_state(struct gen_server *gs, struct buffer *b)

@@ -2,8 +2,9 @@
 /*
  * rpc and erpc: the process `rex`, and the functions that other nodes spawn here.
  *
- * What can be called is one table of functions, given at the start by the layer above; everything
- * else is `undef`, as on a node that does not have the module. See rpc.erl and erpc.erl of kernel.
+ * What can be called is one table of functions, given at the start by the layer above, and the few
+ * of module erlang that say what this node is (bif.c); everything else is `undef`, as on a node
+ * that does not have the module. See rpc.erl and erpc.erl of kernel.
  */
 #ifndef OTP_RPC_H
 #define OTP_RPC_H
@@ -18,6 +19,10 @@ struct rpc_function {
     /* `arguments` stands at the first of `arity` terms. Must answer the caller, now or later. */
     void (*run)(void *ctx, const struct caller *caller, struct cursor arguments);
 };
+
+/* For rpc.c: the functions of module erlang, each run with the node. */
+extern const struct rpc_function bif_functions[];
+extern const size_t bif_function_count;
 
 struct rpc {
     struct gen_server rex; /* first: its callbacks find the rest through it */

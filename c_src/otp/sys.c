@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* System messages, as sys.erl and gen_server.erl of stdlib answer them. Debug functions do not run
- * here. */
+ * here: to turn on tracing, a log or a function is answered as what sys does not know. */
 #include "otp/gen_server.h"
 
 #include "term/term_write.h"
@@ -136,23 +136,15 @@ static void set_statistics(struct gen_server *gs, bool on)
     gs->statistics_since = (int64_t)time(NULL);
 }
 
-/* The arguments of {log, _}, {statistics, _} and so on that sys.erl knows. */
-static bool is_known_debug(struct slice name, struct cursor c)
+/* Whether it asks to turn off what is never on here, so that nothing is left to be done. */
+static bool is_turned_off(struct slice name, struct cursor c)
 {
-    struct slice value;
-    int64_t count;
-    int arity;
-
-    if (slice_is(name, "trace"))
-        return cursor_is_atom(&c, "true") || cursor_is_atom(&c, "false");
-    if (slice_is(name, "log"))
-        return cursor_is_atom(&c, "true") || cursor_is_atom(&c, "false") ||
-               cursor_is_atom(&c, "print") ||
-               (cursor_tuple(&c, 2) && cursor_is_atom(&c, "true") && cursor_int(&c, &count) &&
-                count >= 1);
-    if (slice_is(name, "log_to_file") || slice_is(name, "remove"))
-        return cursor_term(&c, &value);
-    return slice_is(name, "install") && cursor_any_tuple(&c, &arity) && (arity == 2 || arity == 3);
+    if (slice_is(name, "remove"))
+        return true;
+    if (slice_is(name, "log") && cursor_is_atom(&c, "print"))
+        return true; /* the events kept: none */
+    return (slice_is(name, "trace") || slice_is(name, "log") || slice_is(name, "log_to_file")) &&
+           cursor_is_atom(&c, "false");
 }
 
 static void take_debug(struct gen_server *gs, const struct caller *caller, struct cursor c)
@@ -184,8 +176,12 @@ static void take_debug(struct gen_server *gs, const struct caller *caller, struc
             put_empty_log(reply.out);
             reply_close(&reply);
         }
+    } else if (is_turned_off(name, c)) {
+        reply_atom(caller, "ok");
+    } else if (slice_is(name, "log_to_file")) {
+        reply_error(caller, "open_file");
     } else {
-        reply_atom(caller, is_known_debug(name, c) ? "ok" : "unknown_debug");
+        reply_atom(caller, "unknown_debug");
     }
 }
 
@@ -227,10 +223,7 @@ void sys_take_message(struct gen_server *gs, const struct caller *caller, struct
     struct slice reason;
 
     if (cursor_is_atom(&c, "get_state")) {
-        if (reply_open(&reply, caller)) {
-            gs->callbacks->put_state(gs, reply.out);
-            reply_close(&reply);
-        }
+        sys_take_get_state(gs, caller);
     } else if (cursor_is_atom(&c, "get_status")) {
         if (reply_open(&reply, caller)) {
             put_status(gs, reply.out);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "otp/watch.h"
 
+#include "dist/dist_flags.h"
 #include "term/term_write.h"
 
 #include <errno.h>
@@ -30,6 +31,12 @@ static void send_signal(struct watches *all, struct watch *watch, put_fn put)
 {
     struct node *node = all->node;
     struct pid self = process_pid(all->owner);
+    uint64_t needed = watch->pid ? DIST_FLAG_DIST_MONITOR : DIST_FLAG_DIST_MONITOR_NAME;
+
+    /* A node that does not know monitors (jinterface) would close: what is watched there is gone
+     * with the connection. */
+    if (!(watch->via->flags & needed))
+        return;
     struct control_end target = target_of(watch);
     struct buffer reference;
 

@@ -4,7 +4,8 @@
  *
  * A watch is part of the caller's struct; it is on from watch_name or watch_pid until it fires or
  * is stopped, and fires exactly once: with the reason of the DOWN, or `noconnection` when the
- * connection goes. Nothing is sent to a node that is not connected.
+ * connection goes. Nothing is sent to a node that is not connected, nor to one whose flags say that
+ * it knows no monitors: a watch on such a node fires with its connection.
  */
 #ifndef OTP_WATCH_H
 #define OTP_WATCH_H

@@ -439,6 +439,15 @@ rpc() ->
              true = rpc:cast(N, macula_nat_cache, put, [<<"rpc:cast">>, #{node_id => <<"rpc:cast">>}]),
              cnode:await(fun() -> rpc:call(N, macula_nat_cache, get, [<<"rpc:cast">>]) =/= not_found end)
          end, ok},
+        {"rpc:sbcast", fun(N) -> rpc:sbcast([N], ?NAME, {some, message}) end, {['$node'], []}},
+        {"rpc:sbcast to an unknown name",
+         fun(N) -> {rpc:sbcast([N], no_such_name, x), rpc:call(N, ?NAME, get_pending, [])} end, {{[], ['$node']}, []}},
+        {"erlang:node/0", fun(N) -> rpc:call(N, erlang, node, []) end, '$node'},
+        {"erlang:nodes/0, asked by a hidden node", fun(N) -> rpc:call(N, erlang, nodes, []) end, []},
+        {"erlang:whereis/1", fun(N) -> rpc:call(N, erlang, whereis, [?NAME]) end, '$pid'},
+        {"erlang:whereis/1 of an unknown name", fun(N) -> erpc:call(N, erlang, whereis, [no_such_name]) end, undefined},
+        {"erlang:whereis/1 of what is no name",
+         fun(N) -> {badrpc, {'EXIT', {Reason, _}}} = rpc:call(N, erlang, whereis, ["x"]), Reason end, badarg},
         {"rpc:cast of an unknown function",
          fun(N) -> {rpc:cast(N, no_such_module, x, []), rpc:call(N, ?NAME, get_pending, [])} end, {true, []}}
     ].
@@ -602,18 +611,19 @@ sys() ->
               {messages_in, In}, {messages_out, Out}] = Statistics,
              {None, On, is_integer(R), In, Out, Off, sys:statistics(?AT(N), get)}
          end, {{ok, no_statistics}, ok, true, 1, 1, ok, {ok, no_statistics}}},
-        {"log",
-         fun(N) -> {sys:log(?AT(N), get), sys:log(?AT(N), true), sys:log(?AT(N), false), sys:log(?AT(N), get)} end,
-         {{ok, []}, ok, ok, {ok, []}}},
-        {"log of a number of events, printed, and given up",
-         fun(N) -> {sys:log(?AT(N), {true, 5}), sys:log(?AT(N), print), sys:log(?AT(N), false)} end, {ok, ok, ok}},
-        {"log_to_file false", fun(N) -> sys:log_to_file(?AT(N), false) end, ok},
-        {"trace", fun(N) -> {sys:trace(?AT(N), true), sys:trace(?AT(N), false)} end, {ok, ok}},
-        {"install and remove",
+        {"what is not turned on is turned off, and its log is empty",
+         fun(N) ->
+             {sys:log(?AT(N), get), sys:log(?AT(N), print), sys:log(?AT(N), false), sys:log_to_file(?AT(N), false),
+              sys:trace(?AT(N), false), sys:remove(?AT(N), my_id), sys:remove(?AT(N), fun lists:foldl/3)}
+         end, {{ok, []}, ok, ok, ok, ok, ok, ok}},
+        {only, "what sys cannot turn on here is not said to be on",
          fun(N) ->
              Fun = fun lists:foldl/3,
-             {sys:install(?AT(N), {my_id, Fun, state}), sys:remove(?AT(N), my_id), sys:remove(?AT(N), Fun)}
-         end, {ok, ok, ok}},
+             {sys:log(?AT(N), true), sys:log(?AT(N), {true, 5}), sys:trace(?AT(N), true),
+              sys:log_to_file(?AT(N), "/tmp/log"), sys:install(?AT(N), {my_id, Fun, state}),
+              sys:install(?AT(N), {Fun, state}), sys:log(?AT(N), get)}
+         end,
+         {unknown_debug, unknown_debug, unknown_debug, {error, open_file}, unknown_debug, unknown_debug, {ok, []}}},
         {"no_debug", fun(N) -> sys:no_debug(?AT(N)) end, ok},
         {"unknown debug request", fun(N) -> system(?AT(N), {debug, no_such_request}) end, unknown_debug},
         {"unknown debug request of a known kind", fun(N) -> system(?AT(N), {debug, {log, what}}) end, unknown_debug},

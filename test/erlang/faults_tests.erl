@@ -375,7 +375,8 @@ state(Peer) ->
     Self = raw_dist:pid(Peer, 1),
     Ref = raw_dist:reference(Peer, 77),
     ok = raw_dist:send_control(Peer, {6, Self, '', ?SERVER}, {system, {Self, Ref}, get_state}),
-    raw_dist:await_tag(Peer, Ref).
+    {ok, {ok, State}} = raw_dist:await_tag(Peer, Ref),
+    {ok, State}.
 
 %%%-------------------------------------------------------------------
 %%% The surroundings

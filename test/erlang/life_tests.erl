@@ -110,7 +110,7 @@ state(Peer) ->
 await_state(Peer, Tag, Ticks) ->
     case raw_dist:recv(Peer) of
         tick -> await_state(Peer, Tag, Ticks + 1);
-        {_, {Tag, State}} -> {State, Ticks};
+        {_, {Tag, {ok, State}}} -> {State, Ticks};
         Other when element(1, Other) =/= error -> await_state(Peer, Tag, Ticks)
     end.
 

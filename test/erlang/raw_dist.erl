@@ -8,7 +8,7 @@
 %% closes it. Handshake version 6 only ("Distribution Protocol", chapter of the ERTS user's guide).
 -module(raw_dist).
 
--export([flags/0, flag/1]).
+-export([flags/0, flags/1, flag/1]).
 -export([epmd_port/0, epmd_lookup/1, epmd_names/0, epmd_register/2]).
 -export([connect/2, open/2, handshake/2, finish/1, close/1, name/1, status/1]).
 -export([listen/1, listener_name/1, accept/1, accept_now/1, accept_handshake/2, stop_listening/1]).
@@ -49,7 +49,14 @@
 flags() ->
     16#D07074FBC.
 
-%% @doc One flag by its name, for tests that leave it out.
+% @doc The flags that real nodes have sent: a hidden node of the oldest and the newest OTP that may call, and jinterface,
+% which knows no monitors, no spawn requests and no aliases.
+-spec flags(otp_25 | otp_29 | jinterface) -> non_neg_integer().
+flags(otp_25) -> 16#D07DF7FBC;
+flags(otp_29) -> 16#6D07DF7FBC;
+flags(jinterface) -> 16#407070F94.
+
+% @doc One flag by its name, for tests that leave it out.
 -spec flag(atom()) -> pos_integer().
 flag(extended_references) -> 16#4;
 flag(extended_pids_ports) -> 16#100;
