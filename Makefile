@@ -70,21 +70,23 @@ define link
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(1)
 endef
-# Set-up comes before a make of its own, as only then compiler and libraries are there to be asked.
+# Set-up comes before a make of its own, as only then compiler and libraries are there to be asked. What only builds
+# installs nothing: it says what is missing.
 SETUP := @CC="$(CC)" scripts/setup
+CHECK := $(SETUP) --check
 SUBMAKE = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 
-all: ready
-	@echo "$(PROGRAM) is up to date."
-
-ready:
-	$(SETUP) build
+all:
+	$(CHECK) build
 	@+$(SUBMAKE) program
+	@echo "$(PROGRAM) is up to date."
 
 program: $(PROGRAM)
 	@:
 
-run: ready
+run:
+	$(SETUP) build
+	@+$(SUBMAKE) program
 	@echo "Starting a hidden node with its embedded profile cache. It prints 'ready NODE PORT'; Ctrl-C ends it."
 	@exec $(PROGRAM) $(ARGS)
 
@@ -93,11 +95,21 @@ TEST_PREFIX := $(if $(VALGRIND),$(BUILD)/valgrind/)
 TEST_PROGRAMS := $(PROGRAM) $(BUILD)/unit
 LAB_PROGRAMS := $(BUILD)/hub $(BUILD)/model_table
 
+setup:
+	$(SETUP) build
+
 test:
 	$(SETUP) test $(if $(VALGRIND),valgrind)
 	@+$(SUBMAKE) test-programs || { echo "test: not run, as the programs could not be built" >&2; exit 1; }
 	@CNODE=$(TEST_PREFIX)$(PROGRAM) CNODE_ASAN=$(ASAN_BUILD)/macula_nat_cnode CNODE_SHORTAGE=$(ASAN_BUILD)/shortage \
 	    UNIT=$(TEST_PREFIX)$(BUILD)/unit EMBED=$(BUILD)/embed FUZZ=$(FUZZ_BUILD) BUILD=$(BUILD) test/run $(SUITES)
+
+# The tests in a bare root of another Debian, with its Erlang/OTP. Where that cannot be, one line says why.
+RELEASE ?= trixie
+
+test-debian:
+	$(SETUP) debian
+	@test/debian $(RELEASE) $(SUITES); status=$$?; [ $$status -eq 77 ] || exit $$status
 
 test-programs: $(TEST_PROGRAMS) $(BUILD)/embed $(LAB_PROGRAMS) \
     $(if $(VALGRIND),$(addprefix $(BUILD)/valgrind/,$(TEST_PROGRAMS)))
@@ -325,7 +337,9 @@ $(BENCH)/%.beam: test/bench/%.erl
 VERSION = $(shell sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' src/macula_nat_cnode.app.src)
 INSTALLED = $(DESTDIR)$(PREFIX)
 
-install: program lib
+install:
+	$(CHECK) build
+	@+$(SUBMAKE) program lib
 	install -d "$(INSTALLED)/bin" "$(INSTALLED)/include" "$(INSTALLED)/lib/pkgconfig"
 	install -m 755 $(PROGRAM) "$(INSTALLED)/bin/macula_nat_cnode"
 	install -m 644 include/macula_nat.h "$(INSTALLED)/include"
@@ -334,13 +348,19 @@ install: program lib
 	    'Description: Decides how two peers behind NATs connect, and coordinates the hole punch' \
 	    'Libs: -L$${prefix}/lib -lmacula_nat' 'Cflags: -I$${prefix}/include' >"$(INSTALLED)/lib/pkgconfig/macula_nat.pc"
 
+uninstall:
+	rm -f "$(INSTALLED)/bin/macula_nat_cnode" "$(INSTALLED)/include/macula_nat.h" \
+	    "$(INSTALLED)/lib/libmacula_nat.a" "$(INSTALLED)/lib/pkgconfig/macula_nat.pc"
+
 clean:
 	rm -rf build priv/macula_nat_cnode
 
 help:
-	@echo "make            build priv/macula_nat_cnode (what is missing is installed first)"
-	@echo "make run        build it and run the node; ARGS='--sname other' are its arguments"
-	@echo "make test       all tests; SUITES='unit life' runs only these, VALGRIND=1 runs them under valgrind"
+	@echo "make            build priv/macula_nat_cnode; what is missing is named, with how to get it"
+	@echo "make setup      install what is missing to build (Debian; as root or with sudo)"
+	@echo "make run        set up, build and run the node; ARGS='--sname other' are its arguments"
+	@echo "make test       set up and run all tests; SUITES='unit life' runs only these, VALGRIND=1 under valgrind"
+	@echo "make test-debian  make test in a bare root of Debian RELEASE (trixie), made with debootstrap (needs root)"
 	@echo "make nat-lab    peers behind real NATs in network namespaces, all pairs, with a picture in doc/ (needs root)"
 	@echo "make unit       the unit tests alone, without set-up"
 	@echo "make soak       all kinds of requests with random faults for SOAK_SECONDS (600) seconds"
@@ -349,7 +369,7 @@ help:
 	@echo "make lint       formatting, static analysis, warnings of gcc and clang"
 	@echo "make bench      measures speed and memory beside other servers; BENCH_ROUNDS=1 BENCH_SECONDS=1 is quick"
 	@echo "make lib        the NAT library alone, build/plain/libmacula_nat.a; include/macula_nat.h is its header"
-	@echo "make install    program and library to DESTDIR and PREFIX (default /usr/local)"
+	@echo "make install    program and library to DESTDIR and PREFIX (default /usr/local); make uninstall removes them"
 	@echo "make clean      remove all that was built"
 	@echo "Variables: CC=clang, SANITIZE=address,undefined, CFLAGS, BUILD, JOBS, V=1 (whole commands),"
 	@echo "CI=true (warnings are errors), ERL_INTERFACE (folder of ei, where it is not found)."

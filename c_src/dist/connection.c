@@ -490,8 +490,11 @@ static void note_address(struct connection *c)
     char host[INET6_ADDRSTRLEN] = "?";
 
     bool is_known = uv_tcp_getpeername(&c->tcp, (struct sockaddr *)&address, &len) == 0;
-    if (is_known)
-        uv_ip_name((struct sockaddr *)&address, host, sizeof host);
+    /* uv_ip_name does both, from libuv 1.43 on. */
+    if (is_known && address.ss_family == AF_INET6)
+        uv_ip6_name(in6, host, sizeof host);
+    else if (is_known)
+        uv_ip4_name((struct sockaddr_in *)&address, host, sizeof host);
     snprintf(c->address, sizeof c->address, "%s", host);
     /* A host with IPv6 has all addresses of its network of 64 bits. */
     if (is_known && address.ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
