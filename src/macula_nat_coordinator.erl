@@ -15,6 +15,9 @@
 %% </ul>
 %% All others are ignored.
 %%
+%% Counters, sessions and options are the C node's: `[{cnode, CNode}] = ets:lookup(macula_nat_coordinator, cnode)', then
+%% `sys:get_state({macula_nat_coordinator, CNode})'. At the local name `sys' shows the process that forwards.
+%%
 %% There is no upgrade of the running code: a new version is used from the next start of the process on, and that has no
 %% sessions.
 -module(macula_nat_coordinator).

@@ -490,7 +490,7 @@ with_program(Script, Fun) ->
         Dir = string:trim(os:cmd("mktemp -d")),
         Program = Dir ++ "/priv/macula_nat_cnode",
         Modules = filename:dirname(code:which(?NAME)),
-        "" = os:cmd("cp -r " ++ Modules ++ " " ++ Dir ++ "/ebin"),
+        "" = os:cmd("cp -r '" ++ Modules ++ "' " ++ Dir ++ "/ebin"),
         [begin write(Dir, "priv/macula_nat_cnode", Script), ok = file:change_mode(Program, 8#700) end || Script =/= none],
         true = code:del_path(Modules),
         true = code:add_patha(Dir ++ "/ebin"),

@@ -443,7 +443,7 @@ rpc() ->
         {"rpc:sbcast to an unknown name",
          fun(N) -> {rpc:sbcast([N], no_such_name, x), rpc:call(N, ?NAME, get_pending, [])} end, {{[], ['$node']}, []}},
         {"erlang:node/0", fun(N) -> rpc:call(N, erlang, node, []) end, '$node'},
-        {"erlang:nodes/0, asked by a hidden node", fun(N) -> rpc:call(N, erlang, nodes, []) end, []},
+        {"erlang:nodes/0 of a hidden node", fun(N) -> rpc:call(N, erlang, nodes, []) end, []},
         {"erlang:whereis/1", fun(N) -> rpc:call(N, erlang, whereis, [?NAME]) end, '$pid'},
         {"erlang:whereis/1 of an unknown name", fun(N) -> erpc:call(N, erlang, whereis, [no_such_name]) end, undefined},
         {"erlang:whereis/1 of what is no name",
