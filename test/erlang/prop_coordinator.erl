@@ -379,6 +379,7 @@ system(Who, Request) ->
 
 until_state(Events) ->
     receive
+        {state, {ok, State}} -> {lists:reverse(Events), State}; % from OTP 26.1 on
         {state, State} -> {lists:reverse(Events), State};
         Event -> until_state([Event | Events])
     end.
