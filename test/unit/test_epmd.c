@@ -450,7 +450,7 @@ START_TEST(test_no_thread_to_be_had)
 
     client_publish(&a, "one", 1234);
     refuse_threads();
-    ck_assert_int_eq(epmd_lookup(&a.epmd, "one", "localhost", 5000, on_lookup, &a), -EAGAIN);
+    ck_assert_int_eq(epmd_lookup(&a.epmd, "one", "localhost", 0, 5000, on_lookup, &a), -EAGAIN);
     ck_assert_int_eq(lookup(&a, "one", "127.0.0.1"), 0);
     ck_assert_uint_eq(a.port, 1234);
     epmd_free(&a.epmd);
