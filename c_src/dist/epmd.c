@@ -438,7 +438,9 @@ int epmd_lookup(struct epmd *epmd, const char *name, const char *host, uint16_t 
     ex->cb = cb;
     ex->ctx = ctx;
     int rc;
-    if (uv_ip4_addr(host, epmd->epmd_port, &ex->address) == 0)
+    /* With a known port there is nobody to ask: the resolver then answers for an address, too, so
+     * that `cb` is never called from within this function. */
+    if (port == 0 && uv_ip4_addr(host, epmd->epmd_port, &ex->address) == 0)
         rc = exchange_connect(ex);
     else
         rc = lookup_resolve(ex, host);
