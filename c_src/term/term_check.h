@@ -16,7 +16,7 @@
 
 #define TERM_MAX_DEPTH 256
 /* Of all maps of a term: more would take longer to compare than others should wait. */
-#define TERM_MAX_KEYS 16384
+#define TERM_MAX_KEYS 32768
 /* For the same reason: 16 MiB of empty lists take as long as a hundred times as much of a binary.
  */
 #define TERM_MAX_TERMS (1 << 20)

@@ -340,12 +340,15 @@ without_module(#{a := #{node := NodeA} = A, b := #{node := NodeB}, plain := P} =
         ?assertEqual({3, 0}, {Nodes(), Calls()}),
         {ok, hole_punch, _} = cluster:ask(P, N, ?I, ?T),
         _ = cluster:await_calls(W, b, ?CONNECTOR, 2),
-        %% Two for profiles, two each to the nodes without the module, the caller's first, two to the last.
-        ?assertEqual({1, 8}, {Nodes(), Calls()}),
+        %% Two for profiles and two to the node with the module; those without it, the caller's first, are asked for each
+        %% peer as long as neither has answered.
+        First = Calls(),
+        ?assertEqual(1, Nodes()),
+        ?assert(First >= 6 andalso First =< 8),
         cnode:on(A, fun() -> ok = double:start(?CONNECTOR, cluster:connector()), double:load_connector() end),
         {ok, hole_punch, _} = cluster:ask(P, N, <<"x">>, <<"y">>),
         _ = cluster:await_calls(W, b, ?CONNECTOR, 4),
-        ?assertEqual({1, 12}, {Nodes(), Calls()}),
+        ?assertEqual({1, First + 4}, {Nodes(), Calls()}),
         ?assertEqual([], cluster:calls(W, a, ?CONNECTOR)),
         cluster:await_rest(P, N),
         ?assertEqual({4, 0, 0}, delivered(P, N))
