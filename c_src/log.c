@@ -262,8 +262,8 @@ static size_t put_part(char *to, size_t size, const char *part)
 
 /*
  * Whether a line of `kind` from `peer` may appear now. If so, *suppressed tells of those that might
- * not since the last one. Asked before the line is composed: what a peer repeats must
- * cost next to nothing.
+ * not since the last one. Asked before the line is composed: what a peer repeats must cost next to
+ * nothing.
  */
 static bool admit(uint64_t now_ms, int level, const char *kind, const char *peer, const char *about,
                   struct suppressed *suppressed)

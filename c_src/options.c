@@ -88,7 +88,6 @@ static int parse_number(const char *text, uint32_t min, uint32_t max, uint32_t *
 static int take_connect(struct parse *p, const struct row *row, const char *value)
 {
     struct options *o = p->o;
-
     size_t len = strcspn(value, "=");
     uint32_t port = 0;
 

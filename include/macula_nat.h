@@ -353,7 +353,8 @@ uint64_t nat_next_deadline(const struct nat_coordinator *coordinator);
 
 /*
  * Does what is due: punch times, timeouts, sweeping. At most `budget` sessions are touched per
- * call, those with watchers counting for as many more, so that no one waits long behind it; returns whether more is due already.
+ * call, each watcher counting as one more, so that no one waits long behind it; returns whether
+ * more is due already.
  */
 bool nat_tick(struct nat_coordinator *coordinator, struct nat_now now, unsigned budget);
 

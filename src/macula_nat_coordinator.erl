@@ -337,7 +337,7 @@ await_up(State, Deadline) ->
 
 %% By another process, as it may take seconds.
 probe(#state{monitor = undefined, probe = undefined, cnode = Node, direction = Direction} = State) ->
-    State#state{probe = spawn_monitor(fun() -> exit({answers, is_connected(Direction, Node) andalso answers(Node)}) end)};
+    State#state{probe = spawn_monitor(fun() -> is_connected(Direction, Node) andalso answers(Node) andalso exit(answers) end)};
 probe(State) ->
     State.
 
@@ -353,7 +353,7 @@ answers(Node) ->
         exit:_ -> false
     end.
 
-probed({answers, true}, #state{cnode = Node, is_missed = IsMissed} = State) ->
+probed(answers, #state{cnode = Node, is_missed = IsMissed} = State) ->
     _ = [macula_nat_cnode_log:log(notice, "macula_nat_coordinator: the C node ~ts is there", [Node]) || IsMissed],
     true = ets:insert(?MODULE, {cnode, Node}),
     {noreply, State#state{monitor = monitor(process, {?MODULE, Node}), probe = undefined, delay = 0, is_missed = false}};

@@ -115,8 +115,11 @@ void connection_doom(struct connection *c, const char *why)
     want_flush(c);
 }
 
+/* Once: the buffer keeps that it had no memory. */
 static void doom_for_output(struct connection *c)
 {
+    if (c->doomed)
+        return;
     c->node->counters.no_memory++;
     connection_doom(c, "no memory for its output");
 }
@@ -151,7 +154,7 @@ void connection_close_frame(struct connection *c)
 {
     size_t size = buffer_size(&c->out) - c->frame_start - FRAME_HEAD;
 
-    if (c->out.overflow && !c->doomed)
+    if (c->out.overflow)
         doom_for_output(c);
     if (c->doomed) {
         connection_drop_frame(c);

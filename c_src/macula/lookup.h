@@ -59,8 +59,8 @@ bool lookup_known(struct lookup *lookup, struct slice id, struct nat_profile **p
 /*
  * Asks for the profile of a peer. True: the answer is known now, in `*profile` (NULL: unknown; no
  * reference is taken). False: it comes to the waiter, which must stay where it is until then,
- * perhaps before this returns. `caller` is the origin of the
- * node whose services are preferred, and which is asked too if the one asked first knows nothing.
+ * perhaps before this returns. `caller` is the origin of the node whose services are preferred, and
+ * which is asked too if the one asked first knows nothing.
  */
 bool lookup_profile(struct lookup *lookup, struct slice id, uint32_t caller,
                     struct nat_profile **profile, struct lookup_waiter *waiter);

@@ -312,9 +312,10 @@ void notifier_go_on(struct notifier *n)
 void notifier_take_down(struct notifier *n, const struct connection *c)
 {
     struct notified *to = notified_find(n, slice_of(c->name));
+    uint64_t before = n->count;
 
     if (!to)
         return;
-    n->node->counters.messages_undeliverable++;
     notified_free(n, to);
+    n->node->counters.messages_undeliverable += before - n->count;
 }

@@ -69,7 +69,7 @@ uint32_t services_origin(struct slice node_name);
  */
 struct connection *services_choose(struct services *services, enum service_kind kind,
                                    uint32_t caller, struct service_tries *tries);
-/* The caller's node, unless it was tried; else as above. */
+/* The caller's node alone: NULL if it has no such service, is busy or was tried. Notes it too. */
 struct connection *services_choose_caller(struct services *services, enum service_kind kind,
                                           uint32_t caller, struct service_tries *tries);
 /* A question to a node that was chosen begins, or has ended. */

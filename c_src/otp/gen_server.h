@@ -48,7 +48,7 @@ struct gen_server {
     /* Told why it has ended, once; to be set after the start, or NULL. */
     void (*terminated)(void *ctx, struct slice reason);
     void *terminated_ctx;
-    struct state_asker *state_askers;       /* in order */
+    struct state_asker *state_askers; /* in order */
     size_t state_asker_count;
     uv_timer_t state_timer; /* of those that wait */
 };

@@ -137,7 +137,8 @@ bool sys_take_answer(struct gen_server *gs, struct connection *via, struct curso
     struct slice reference;
     uint64_t number;
 
-    if (!cursor_reference(&c, &reference) ||
+    /* What had waited while the process was suspended is nobody's answer any more. */
+    if (!via || !cursor_reference(&c, &reference) ||
         !reference_number(reference, node->name_slice, node_creation(node), &number) ||
         number != QUESTION)
         return false;

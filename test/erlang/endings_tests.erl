@@ -16,6 +16,7 @@ endings_test_() ->
         {"a node goes that the coordinator is linked to twice", fun coordinator_linked_twice/0},
         {"a linked process ends abnormally", fun linked_process_ends/0},
         {"what had waited ends the process that hands it on", fun ended_by_what_waited/0},
+        {"an answer to sys that had waited is nobody's", fun answer_that_waited/0},
         {"a request in the packet that ends the program", fun request_after_the_end/0},
         {"every way to end a process ends the program", fun any_process_ends/0},
         {"SIGTERM under load: who waits is told why", fun under_load/0},
@@ -77,6 +78,21 @@ ended_by_what_waited() ->
         in_order(Peer),
         ok = raw_dist:send(Peer, system(Peer, rex, resume)),
         ?assertEqual(1, cnode:await_exit(Handle))
+    end).
+
+%% What rex hands on after it was suspended comes by no connection.
+answer_that_waited() ->
+    with(fun(#{node := N} = Handle) ->
+        Pid = term_to_binary(compare:pid(N)),
+        Size = byte_size(Pid) - 14,
+        <<131, 88, Node:Size/binary, _:8/binary, Creation:4/binary>> = Pid,
+        Reference = binary_to_term(<<131, 90, 3:16, Node/binary, Creation/binary, 0:96>>),
+        Monitor = monitor(process, {rex, N}),
+        ok = sys:suspend({rex, N}),
+        {rex, N} ! {self(), {sbcast, ?SERVER, {Reference, answer}}},
+        ok = sys:resume({rex, N}),
+        ?assertEqual(taken, receive {rex, N, N} -> taken; {'DOWN', Monitor, _, _, Reason} -> Reason end),
+        ?assertEqual(0, cnode:stop(Handle))
     end).
 
 request_after_the_end() ->

@@ -458,6 +458,24 @@ START_TEST(test_no_thread_to_be_had)
 }
 END_TEST
 
+/* No EPMD is asked, and there is none. */
+START_TEST(test_port_that_is_known)
+{
+    static const char *const hosts[] = {"127.0.0.1", "localhost"};
+
+    for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
+        struct client a = {.events = 0};
+        ck_assert_int_eq(epmd_init(&a.epmd, &loop, on_event, &a), 0);
+        ck_assert_int_eq(epmd_lookup(&a.epmd, "one", hosts[i], 4711, 5000, on_lookup, &a), 0);
+        while (a.answers == 0)
+            ck_assert(uv_run(&loop, UV_RUN_ONCE) != 0 || a.answers > 0);
+        ck_assert_int_eq(a.lookup_status, 0);
+        ck_assert_uint_eq(a.port, 4711);
+        epmd_free(&a.epmd);
+    }
+}
+END_TEST
+
 START_TEST(test_host_that_is_not_known)
 {
     struct client a = {.events = 0};
@@ -532,6 +550,7 @@ Suite *suite_epmd(void)
     tcase_add_test(real, test_epmd_that_talks_on);
     tcase_add_test(real, test_epmd_that_closes_again_and_again);
     tcase_add_test(real, test_no_thread_to_be_had);
+    tcase_add_test(real, test_port_that_is_known);
     tcase_add_test(real, test_host_that_is_not_known);
     tcase_add_test(real, test_free_at_any_time);
     tcase_add_test(real, test_bad_port_in_the_environment);

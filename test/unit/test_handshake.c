@@ -12,12 +12,15 @@
 
 #define OLD_FLAGS (DIST_FLAGS_MANDATORY | DIST_FLAG_UNLINK_ID)
 
-static const struct handshake_config alice = {"alice@here.example", 7, DIST_FLAGS_OURS,
-                                              (const uint8_t *)"secret", 6};
-static const struct handshake_config bob = {"bob@there.example", 0xfffffff0, DIST_FLAGS_OURS,
-                                            (const uint8_t *)"secret", 6};
-static const struct handshake_config mallory = {"bob@there.example", 9, DIST_FLAGS_OURS,
-                                                (const uint8_t *)"guess", 5};
+#define CONFIG(its_name, its_creation, its_cookie)                                     \
+    {                                                                                  \
+        .node_name = (its_name), .creation = (its_creation), .flags = DIST_FLAGS_OURS, \
+        .cookie = (const uint8_t *)(its_cookie), .cookie_len = sizeof(its_cookie) - 1  \
+    }
+
+static const struct handshake_config alice = CONFIG("alice@here.example", 7, "secret");
+static const struct handshake_config bob = CONFIG("bob@there.example", 0xfffffff0, "secret");
+static const struct handshake_config mallory = CONFIG("bob@there.example", 9, "guess");
 
 struct asked {
     enum handshake_verdict verdict;
