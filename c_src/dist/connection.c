@@ -352,8 +352,19 @@ static void leave_frames(struct connection *c)
         node_want_turn(c->node, c);
 }
 
+/*
+ * A large frame takes milliseconds to check. One is handled in a turn, whoever sent it, and those
+ * that have waited come first: the small ones of all others are handled in between.
+ */
+static bool must_wait(const struct connection *c, size_t size, bool is_its_turn)
+{
+    const struct node *node = c->node;
+
+    return size > LARGE_FRAME && (node->had_large_frame || (node->in_turn && !is_its_turn));
+}
+
 /* A handshake that has reached its end leaves the rest of what was read to the frames. */
-static size_t take_frames(struct connection *c, const uint8_t *data, size_t len)
+static size_t take_frames(struct connection *c, const uint8_t *data, size_t len, bool is_its_turn)
 {
     uint64_t before = c->node->bytes_made;
     size_t at = 0;
@@ -379,6 +390,11 @@ static size_t take_frames(struct connection *c, const uint8_t *data, size_t len)
         }
         if (len - at - FRAME_HEAD < size)
             break;
+        if (must_wait(c, size, is_its_turn)) {
+            leave_frames(c);
+            break;
+        }
+        c->node->had_large_frame |= size > LARGE_FRAME;
         at += FRAME_HEAD + size;
         c->node->counters.frames_in++;
         router_take_frame(c, (struct slice){p + FRAME_HEAD, size});
@@ -393,7 +409,7 @@ static size_t take_input(struct connection *c, const uint8_t *data, size_t len)
     if (c->state == CONNECTION_HANDSHAKE)
         used = feed_handshake(c, data, len);
     if (c->state == CONNECTION_UP)
-        used += take_frames(c, data + used, len - used);
+        used += take_frames(c, data + used, len - used, false);
     return used;
 }
 
@@ -489,7 +505,7 @@ void connection_go_on(struct connection *c)
     }
     c->has_frames = false;
     c->frame_since = uv_now(c->node->loop);
-    buffer_consume(&c->in, take_frames(c, buffer_data(&c->in), buffer_size(&c->in)));
+    buffer_consume(&c->in, take_frames(c, buffer_data(&c->in), buffer_size(&c->in), true));
     if (c->state == CONNECTION_CLOSED || c->has_frames)
         return;
     if (buffer_size(&c->in) == 0)

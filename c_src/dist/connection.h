@@ -19,13 +19,14 @@
 
 #include <uv.h>
 
-#define FRAME_MAX         ((size_t)16 << 20) /* larger ones end the connection */
-#define OUTPUT_MAX        ((size_t)64 << 20) /* a peer that lets more pile up is cut off */
-#define OUTPUT_PAUSE      ((size_t)16 << 20) /* with more, nothing is read from it */
-#define OUTPUT_TURN       ((size_t)1 << 20)  /* caused in a turn, the rest of its frames waits */
-#define OUTPUT_UNASKED    ((size_t)8 << 20)  /* with more, what it has not asked for is dropped */
-#define HOLDS_MAX         250000             /* one with more monitors and links is cut off */
-#define HALF_OPEN_MAX     1000               /* clients in their handshake */
+#define FRAME_MAX         ((size_t)16 << 20)  /* larger ones end the connection */
+#define LARGE_FRAME       ((size_t)256 << 10) /* of these one is handled in a turn */
+#define OUTPUT_MAX        ((size_t)64 << 20)  /* a peer that lets more pile up is cut off */
+#define OUTPUT_PAUSE      ((size_t)16 << 20)  /* with more, nothing is read from it */
+#define OUTPUT_TURN       ((size_t)1 << 20)   /* caused in a turn, the rest of its frames waits */
+#define OUTPUT_UNASKED    ((size_t)8 << 20)   /* with more, what it has not asked for is dropped */
+#define HOLDS_MAX         250000              /* one with more monitors and links is cut off */
+#define HALF_OPEN_MAX     1000                /* clients in their handshake */
 #define READ_SIZE         ((size_t)64 << 10)
 #define UNREAD_LIMIT_MS   5000  /* who has made us pause and takes nothing for so long is cut off */
 #define TICK_SILENCE_MS   15000 /* without output after which we send a tick */

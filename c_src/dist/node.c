@@ -102,6 +102,7 @@ static void on_end_of_turn(uv_prepare_t *prepare)
     struct node *node = prepare->data;
 
     node->turn++;
+    node->had_large_frame = false;
     flush_all(node);
 }
 

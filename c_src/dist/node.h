@@ -108,6 +108,7 @@ struct node {
     struct connection *in_turn; /* those that have frames left, in line */
     uint64_t connections_made;
     uint64_t turn;
+    bool had_large_frame; /* in this turn */
     uint8_t *scratch;
     struct budget budget;      /* of all connections */
     uint64_t bytes_made;       /* of frames, for whomever */

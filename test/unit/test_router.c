@@ -2,6 +2,7 @@
 /* Frames from a peer, taken to a node without sockets: what reaches whom, and what is dropped. */
 #include "dist/node.h"
 #include "dist/router.h"
+#include "term/bytes.h"
 #include "term/term_write.h"
 
 #include <check.h>
@@ -380,6 +381,52 @@ START_TEST(test_late_frame)
 }
 END_TEST
 
+/* Three frames that are no terms, in line for a turn. */
+static void receive_large_frames(struct connection *c)
+{
+    size_t size = LARGE_FRAME + 1;
+
+    ck_assert_int_eq(uv_tcp_init(&loop, &c->tcp), 0);
+    for (int i = 0; i < 3; i++) {
+        uint8_t *p = buffer_reserve(&c->in, 4 + size);
+        ck_assert_ptr_nonnull(p);
+        memset(p, 0, 4 + size);
+        put_u32(p, (uint32_t)size);
+        buffer_grow(&c->in, 4 + size);
+    }
+    c->has_frames = true;
+    node_want_turn(&node, c);
+}
+
+/* One large frame a turn, and one connection after the other. */
+START_TEST(test_large_frames)
+{
+    static struct connection other;
+
+    memset(&other, 0, sizeof other);
+    other.node = &node;
+    other.state = CONNECTION_UP;
+    strcpy(other.name, PEER);
+    receive_large_frames(&peer);
+    receive_large_frames(&other);
+    for (uint64_t turn = 1; turn <= 4; turn++) {
+        ck_assert_ptr_eq(node.in_turn, turn % 2 ? &peer : &other);
+        node.had_large_frame = false;
+        connection_go_on(node.in_turn);
+        ck_assert_uint_eq(node.counters.frames_in, turn);
+    }
+    connection_go_on(node.in_turn);
+    ck_assert_uint_eq(node.counters.frames_in, 4);
+    ck_assert(peer.has_frames && other.has_frames);
+    node_forget_turn(&node, &peer);
+    node_forget_turn(&node, &other);
+    buffer_free(&peer.in);
+    buffer_free(&other.in);
+    uv_close((uv_handle_t *)&peer.tcp, NULL);
+    uv_close((uv_handle_t *)&other.tcp, NULL);
+}
+END_TEST
+
 static void put_frame(struct connection *c, size_t size)
 {
     struct buffer *b = connection_open_frame(c);
@@ -459,6 +506,7 @@ Suite *suite_router(void)
     tcase_add_test(tc, test_dropped);
     tcase_add_test(tc, test_foreign);
     tcase_add_test(tc, test_late_frame);
+    tcase_add_test(tc, test_large_frames);
     tcase_add_test(tc, test_total_of_output);
     tcase_add_test(tc, test_total_of_monitors);
     suite_add_tcase(suite, tc);
