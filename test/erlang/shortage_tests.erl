@@ -154,7 +154,7 @@ works(N) ->
     [?assertEqual(ok, gen_server:call(?AT(N), {detach_peer, Peer}, ?LIMIT)) || Peer <- [<<"a">>, <<"b">>]],
     cnode:await(fun() ->
         #{services := #{mailboxes := Mailboxes}, waiting_for := Waiting} = sys:get_state(?AT(N)),
-        {0, [0, 0, 0, 0, 0]} =:= {Mailboxes, maps:values(maps:without([calls], Waiting))}
+        {0, [0]} =:= {Mailboxes, lists:usort(maps:values(maps:without([calls], Waiting)))}
     end).
 
 end_all(N) ->
