@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Arguments, signals, wiring, exit status. */
+#include "base/line_out.h"
+#include "base/log.h"
+#include "base/table.h"
 #include "cookie.h"
 #include "descriptors.h"
-#include "dist/node.h"
+#include "distribution/node.h"
 #include "input.h"
-#include "line_out.h"
-#include "log.h"
 #include "macula/coordinator.h"
 #include "options.h"
 #include "otp/net_kernel.h"
 #include "otp/rpc.h"
 #include "signals.h"
 #include "term/cursor.h"
-#include "term/table.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>

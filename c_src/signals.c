@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "signals.h"
 
-#include "log.h"
+#include "base/log.h"
 
 #include <signal.h>
 

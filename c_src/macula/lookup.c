@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/lookup.h"
 
+#include "base/table.h"
 #include "macula/dht.h"
 #include "macula/profile_term.h"
-#include "term/table.h"
 #include "term/term_write.h"
 
 #include <stdlib.h>

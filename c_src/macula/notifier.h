@@ -11,7 +11,7 @@
 #ifndef MACULA_NOTIFIER_H
 #define MACULA_NOTIFIER_H
 
-#include "dist/node.h"
+#include "distribution/node.h"
 #include "macula/watcher.h"
 #include "macula_nat.h"
 

@@ -6,8 +6,8 @@
 #ifndef MACULA_PROFILE_TERM_H
 #define MACULA_PROFILE_TERM_H
 
+#include "base/buffer.h"
 #include "macula_nat.h"
-#include "term/buffer.h"
 #include "term/cursor.h"
 
 /* A larger map is no profile: nobody's NAT needs so many words. */

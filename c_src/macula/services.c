@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/services.h"
 
-#include "dist/dist_flags.h"
-#include "term/table.h"
+#include "base/table.h"
+#include "distribution/dist_flags.h"
 
 #include <stddef.h>
 #include <stdlib.h>

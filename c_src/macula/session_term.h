@@ -3,8 +3,8 @@
 #ifndef MACULA_SESSION_TERM_H
 #define MACULA_SESSION_TERM_H
 
+#include "base/buffer.h"
 #include "macula_nat.h"
-#include "term/buffer.h"
 
 const char *strategy_name(enum nat_strategy strategy);
 /* The map of a session; the key `result` is there only once it has ended. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/watcher.h"
 
-#include "term/table.h"
+#include "base/table.h"
 #include "term/term_write.h"
 
 #include <stdlib.h>

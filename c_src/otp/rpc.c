@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "otp/rpc.h"
 
+#include "base/bytes.h"
 #include "otp/worker.h"
-#include "term/bytes.h"
 #include "term/tags.h"
 #include "term/term_write.h"
 

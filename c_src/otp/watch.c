@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "otp/watch.h"
 
-#include "dist/dist_flags.h"
+#include "distribution/dist_flags.h"
 #include "term/term_write.h"
 
 #include <errno.h>

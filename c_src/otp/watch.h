@@ -10,7 +10,7 @@
 #ifndef OTP_WATCH_H
 #define OTP_WATCH_H
 
-#include "dist/node.h"
+#include "distribution/node.h"
 
 struct watch;
 

@@ -7,7 +7,7 @@
 #ifndef OTP_WORKER_H
 #define OTP_WORKER_H
 
-#include "dist/node.h"
+#include "distribution/node.h"
 
 /*
  * Starts a worker and answers the spawn request. `monitored` puts the caller's monitor in place;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "term/cursor.h"
 
-#include "term/bytes.h"
+#include "base/bytes.h"
 #include "term/tags.h"
 #include "term/term_check.h"
 

@@ -9,7 +9,7 @@
 #ifndef TERM_CURSOR_H
 #define TERM_CURSOR_H
 
-#include "term/buffer.h"
+#include "base/buffer.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "term/term_check.h"
 
-#include "term/bytes.h"
-#include "term/table.h"
+#include "base/bytes.h"
+#include "base/table.h"
+#include "base/utf8.h"
 #include "term/tags.h"
-#include "term/utf8.h"
 
 #include <errno.h>
 #include <stdbool.h>

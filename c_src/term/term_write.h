@@ -7,7 +7,7 @@
 #ifndef TERM_WRITE_H
 #define TERM_WRITE_H
 
-#include "term/buffer.h"
+#include "base/buffer.h"
 #include "term/cursor.h"
 
 void term_put_version(struct buffer *b);

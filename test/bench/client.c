@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "client.h"
 
-#include "dist/control.h"
-#include "dist/dist_flags.h"
-#include "dist/epmd_wire.h"
-#include "dist/handshake.h"
-#include "term/bytes.h"
+#include "base/bytes.h"
+#include "distribution/control.h"
+#include "distribution/dist_flags.h"
+#include "distribution/epmd_wire.h"
+#include "distribution/handshake.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

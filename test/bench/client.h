@@ -11,7 +11,7 @@
 #ifndef BENCH_CLIENT_H
 #define BENCH_CLIENT_H
 
-#include "term/buffer.h"
+#include "base/buffer.h"
 #include "term/cursor.h"
 
 #include <stdbool.h>

@@ -3,8 +3,8 @@
 
 #include "usage.h"
 
-#include "dist/control.h"
-#include "term/bytes.h"
+#include "base/bytes.h"
+#include "distribution/control.h"
 #include "term/tags.h"
 #include "term/term_write.h"
 

@@ -9,7 +9,7 @@
 #ifndef FUZZ_H
 #define FUZZ_H
 
-#include "term/buffer.h"
+#include "base/buffer.h"
 
 #include <stddef.h>
 #include <stdint.h>

@@ -2,7 +2,7 @@
 /* Control messages: what was read and can be written must be read as the same. */
 #include "fuzz.h"
 
-#include "dist/control.h"
+#include "distribution/control.h"
 #include "term/term_write.h"
 
 #include <stdlib.h>

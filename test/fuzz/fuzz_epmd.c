@@ -2,7 +2,7 @@
 /* EPMD's answers, however they are cut: what has been answered once must not change with more. */
 #include "fuzz.h"
 
-#include "dist/epmd_wire.h"
+#include "distribution/epmd_wire.h"
 
 #include <stdlib.h>
 

@@ -6,8 +6,8 @@
  */
 #include "fuzz.h"
 
-#include "dist/dist_flags.h"
-#include "dist/handshake.h"
+#include "distribution/dist_flags.h"
+#include "distribution/handshake.h"
 
 #include <openssl/crypto.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * environment. */
 #include "fuzz.h"
 
-#include "dist/node_name.h"
+#include "distribution/node_name.h"
 #include "options.h"
 
 #include <stdlib.h>

@@ -5,11 +5,11 @@
  *
  * It includes connection.c to put the bytes where the socket would put them; no socket is opened.
  */
-#include "../../c_src/dist/connection.c"
+#include "../../c_src/distribution/connection.c"
 
 #include "fuzz.h"
 
-#include "dist/dist_flags.h"
+#include "distribution/dist_flags.h"
 #include "macula/coordinator.h"
 #include "otp/net_kernel.h"
 #include "otp/rpc.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "term/buffer.h"
+#include "base/buffer.h"
 
 #include <check.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "dist/control.h"
+#include "distribution/control.h"
 #include "term/tags.h"
 #include "term/term_write.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The parsers by themselves, then the client against a real epmd on a port of its own. */
-#include "dist/epmd.h"
-#include "dist/epmd_wire.h"
+#include "distribution/epmd.h"
+#include "distribution/epmd_wire.h"
 
 #include <arpa/inet.h>
 #include <check.h>

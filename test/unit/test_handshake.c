@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "dist/dist_flags.h"
+#include "distribution/dist_flags.h"
 #include "suites.h"
 
-#include "dist/handshake.h"
+#include "distribution/handshake.h"
 
 #include <check.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The log: form of a line, levels, escaping, the limit per kind and peer, and a stderr that takes
  * no more. */
-#include "log.h"
+#include "base/log.h"
 #include "suites.h"
 
 #include <check.h>

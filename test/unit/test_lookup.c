@@ -2,7 +2,7 @@
 /* Services, lookups and deliveries on connections without a socket: their output is never taken. */
 #include "suites.h"
 
-#include "dist/dist_flags.h"
+#include "distribution/dist_flags.h"
 #include "macula/delivery.h"
 #include "macula/lookup.h"
 #include "term/term_write.h"

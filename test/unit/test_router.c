@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Frames from a peer, taken to a node without sockets: what reaches whom, and what is dropped. */
-#include "dist/node.h"
-#include "dist/router.h"
-#include "term/bytes.h"
+#include "base/bytes.h"
+#include "distribution/node.h"
+#include "distribution/router.h"
 #include "term/term_write.h"
 
 #include <check.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "term/bytes.h"
+#include "base/bytes.h"
 #include "term/tags.h"
 #include "term/term_check.h"
 
