@@ -315,7 +315,7 @@ lint-erlang: $(PLT)
 # Benchmarks. nat.c is one of the library alone, the others are the load and what the node is compared with.
 BENCH := $(BUILD)/bench
 LOAD_SOURCES := $(addprefix test/bench/,callers.c client.c histogram.c load.c messages.c punches.c usage.c) \
-    $(wildcard c_src/term/*.c) $(addprefix c_src/distribution/,control.c epmd_wire.c handshake.c node_name.c)
+    $(wildcard c_src/base/*.c c_src/term/*.c) $(addprefix c_src/distribution/,control.c epmd_wire.c handshake.c node_name.c)
 BENCH_PROGRAMS := $(BENCH)/load $(BENCH)/ei_tutorial $(BENCH)/bench_server.beam $(BENCH)/bench_cache.beam
 
 bench:
