@@ -21,6 +21,13 @@ shortage_test_() ->
         {"the limit of descriptors is below those in use for a while", fun no_descriptors/0}
     ]].
 
+call(Server, Request) ->
+    try
+        gen_server:call(Server, Request, ?LIMIT)
+    catch
+        Class:Reason -> {Class, Reason}
+    end.
+
 %% It does not start, says so and ends in order, or it starts and all of it is there.
 start_fails() ->
     with_file(fun(File, Options) -> start_fails(File, Options, 0) end).
@@ -29,9 +36,9 @@ start_fails(File, Options, At) ->
     shortage(File, At, 1),
     _ = try cnode:start(Options) of
         #{node := N} = Handle ->
-            [?assertNotMatch({'EXIT', {{noproc, _}, _}}, catch gen_server:call({Name, N}, get_pending, ?LIMIT))
+            [?assertNotMatch({exit, {noproc, _}}, call({Name, N}, get_pending))
              || Name <- [macula_nat_coordinator, macula_nat_cache, net_kernel]],
-            _ = catch gen_server:call({rex, N}, {call, macula_nat_coordinator, get_pending, [], self()}, ?LIMIT),
+            _ = call({rex, N}, {call, macula_nat_coordinator, get_pending, [], self()}),
             ends(Handle)
     catch
         error:{not_ready, Status, Lines} ->
