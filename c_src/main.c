@@ -32,7 +32,7 @@ struct program {
     struct options options;
     uv_loop_t loop;
     struct node node;
-    struct nat_cache cache;
+    struct profile_cache cache;
     struct coordinator coordinator;
     struct gen_server net_kernel;
     struct rpc rpc;
@@ -152,7 +152,7 @@ static void on_minute(uv_timer_t *timer)
 {
     struct program *p = timer->data;
 
-    nat_cache_sweep(&p->cache);
+    profile_cache_sweep(&p->cache);
     lookup_drop_expired(&p->coordinator.lookup);
 #ifdef __GLIBC__
     /* What a busy hour has needed goes back to the system. */
@@ -217,7 +217,7 @@ static int start_processes(struct program *p)
             return -ENOMEM;
     int error = net_kernel_start(&p->net_kernel, &p->node);
     if (error == 0)
-        error = nat_cache_start(&p->cache, &p->node);
+        error = profile_cache_start(&p->cache, &p->node);
     if (error == 0)
         error = coordinator_start(&p->coordinator, &p->node, &p->cache, &settings);
     if (error == 0)
@@ -277,7 +277,7 @@ static int run(struct program *p, char cookie[static COOKIE_SIZE])
     }
     uv_run(&p->loop, UV_RUN_DEFAULT);
     coordinator_free(&p->coordinator);
-    nat_cache_free(&p->cache);
+    profile_cache_free(&p->cache);
     node_free(&p->node);
     uv_loop_close(&p->loop);
     return p->status;

@@ -159,7 +159,7 @@ static void put_profile(void *ctx, const struct caller *caller, struct cursor ar
     open_request(&request, "put", 3);
     put_arguments(&request, args, arity);
     if (!with_ttl)
-        term_put_int(&request, NAT_CACHE_DEFAULT_TTL);
+        term_put_int(&request, PROFILE_CACHE_DEFAULT_TTL);
     cast(cache_server(ctx), caller, &request);
 }
 
@@ -198,7 +198,7 @@ static void api_cache_get_from_dht(void *ctx, const struct caller *caller, struc
         return;
     }
     cursor_binary(&args, &id);
-    struct nat_profile *profile = nat_cache_find(co->cache, id, &stale);
+    struct nat_profile *profile = profile_cache_find(co->cache, id, &stale);
     if (!reply_open(&reply, caller))
         return;
     if (profile) {

@@ -299,7 +299,7 @@ void coordinator_take_down(struct coordinator *co, struct connection *c)
     clocks_take_down(&co->clocks, slice_of(c->name));
 }
 
-int coordinator_start(struct coordinator *co, struct node *node, struct nat_cache *cache,
+int coordinator_start(struct coordinator *co, struct node *node, struct profile_cache *cache,
                       const struct coordinator_options *options)
 {
     memset(co, 0, sizeof *co);

@@ -14,8 +14,8 @@
 #include "macula/delivery.h"
 #include "macula/lookup.h"
 #include "macula/mailboxes.h"
-#include "macula/nat_cache.h"
 #include "macula/notifier.h"
+#include "macula/profile_cache.h"
 #include "macula/services.h"
 #include "macula/watcher.h"
 #include "macula_nat.h"
@@ -54,7 +54,7 @@ struct coordinator {
     struct coordinator_options options;
     struct coordinator_counters counters;
     struct nat_coordinator *nat;
-    struct nat_cache *cache;
+    struct profile_cache *cache;
     struct watches watches;
     struct calls calls;
     struct services services;
@@ -80,7 +80,7 @@ struct coordinator {
 };
 
 /* Starts the process. Returns 0 or a negative errno. */
-int coordinator_start(struct coordinator *co, struct node *node, struct nat_cache *cache,
+int coordinator_start(struct coordinator *co, struct node *node, struct profile_cache *cache,
                       const struct coordinator_options *options);
 /* From the node's hooks. */
 void coordinator_take_up(struct coordinator *co, struct connection *c);

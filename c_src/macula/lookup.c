@@ -45,7 +45,7 @@ static uint64_t now(const struct lookup *lookup)
 }
 
 void lookup_init(struct lookup *lookup, struct services *services, struct calls *calls,
-                 struct nat_cache *embedded, uint64_t timeout_ms, uint64_t cache_ttl_ms)
+                 struct profile_cache *embedded, uint64_t timeout_ms, uint64_t cache_ttl_ms)
 {
     *lookup = (struct lookup){
         .services = services,
@@ -122,7 +122,7 @@ void lookup_forget(struct lookup *lookup, const struct slice *id)
 static struct nat_profile *find_embedded(struct lookup *lookup, struct slice id)
 {
     bool stale;
-    struct nat_profile *profile = nat_cache_find(lookup->embedded, id, &stale);
+    struct nat_profile *profile = profile_cache_find(lookup->embedded, id, &stale);
 
     if (profile)
         lookup->from_embedded++;

@@ -12,7 +12,7 @@
 #define MACULA_LOOKUP_H
 
 #include "macula/ask.h"
-#include "macula/nat_cache.h"
+#include "macula/profile_cache.h"
 #include "macula_nat.h"
 
 #define LOOKUP_CACHE_MAX_ENTRIES 65536
@@ -27,7 +27,7 @@ struct flight;
 struct lookup {
     struct services *services;
     struct calls *calls;
-    struct nat_cache *embedded;
+    struct profile_cache *embedded;
     uint64_t timeout_ms;
     uint64_t cache_ttl_ms;
     /* The old module could not read what a real DHT answers, and its callers still cannot: a peer
@@ -49,7 +49,7 @@ struct lookup_waiter {
 };
 
 void lookup_init(struct lookup *lookup, struct services *services, struct calls *calls,
-                 struct nat_cache *embedded, uint64_t timeout_ms, uint64_t cache_ttl_ms);
+                 struct profile_cache *embedded, uint64_t timeout_ms, uint64_t cache_ttl_ms);
 /* Forgets everything; waiters are not called. */
 void lookup_free(struct lookup *lookup);
 

@@ -21,7 +21,7 @@
 struct fuzzed {
     uv_loop_t loop;
     struct node node;
-    struct nat_cache cache;
+    struct profile_cache cache;
     struct coordinator coordinator;
     struct gen_server net_kernel;
     struct rpc rpc;
@@ -88,7 +88,7 @@ static void start(void)
     nat_config_init(&settings.nat);
     settings.nat.max_sessions = 20;
     net_kernel_start(&f.net_kernel, &f.node);
-    nat_cache_start(&f.cache, &f.node);
+    profile_cache_start(&f.cache, &f.node);
     fuzz_check(coordinator_start(&f.coordinator, &f.node, &f.cache, &settings) == 0);
     rpc_start(&f.rpc, &f.node, api_functions, api_function_count, &f.coordinator);
 }
@@ -179,7 +179,7 @@ static void finish(void)
     node_stop(&f.node);
     uv_run(&f.loop, UV_RUN_DEFAULT);
     coordinator_free(&f.coordinator);
-    nat_cache_free(&f.cache);
+    profile_cache_free(&f.cache);
     node_free(&f.node);
     fuzz_check(uv_loop_close(&f.loop) == 0);
 }

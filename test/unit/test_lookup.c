@@ -19,7 +19,7 @@
 static uv_loop_t loop;
 static struct node node;
 static struct connection connections[NODES];
-static struct nat_cache embedded;
+static struct profile_cache embedded;
 static struct watches watches;
 static struct calls calls;
 static struct services services;
@@ -56,7 +56,7 @@ static void set_up(void)
     found = unknown = 0;
     uv_loop_init(&loop);
     node = (struct node){.loop = &loop, .name_slice = slice_of("us@host"), .hooks.log = on_log};
-    embedded = (struct nat_cache){.server.process.node = &node};
+    embedded = (struct profile_cache){.server.process.node = &node};
     calls_start(&calls, &node, &watches);
     watches_init(&watches, &node, &calls.process);
     services_init(&services, &node, &watches, NULL, 0);

@@ -6,24 +6,24 @@
  * stale for a minute more, then gone; at most 10,000 entries, oldest out first. Ages are counted on
  * the monotonic clock.
  */
-#ifndef MACULA_NAT_CACHE_H
-#define MACULA_NAT_CACHE_H
+#ifndef MACULA_PROFILE_CACHE_H
+#define MACULA_PROFILE_CACHE_H
 
 #include "macula_nat.h"
 #include "otp/gen_server.h"
 #include "otp/rpc.h"
 
-#define NAT_CACHE_MAX_ENTRIES   10000
-#define NAT_CACHE_MAX_BYTES     ((size_t)256 << 20) /* of profiles, all entries together */
-#define NAT_CACHE_DEFAULT_TTL   300                 /* s, of put/2 */
-#define NAT_CACHE_STALE_SECONDS 60
+#define PROFILE_CACHE_MAX_ENTRIES   10000
+#define PROFILE_CACHE_MAX_BYTES     ((size_t)256 << 20) /* of profiles, all entries together */
+#define PROFILE_CACHE_DEFAULT_TTL   300                 /* s, of put/2 */
+#define PROFILE_CACHE_STALE_SECONDS 60
 
-struct nat_cache_entry;
+struct profile_cache_entry;
 
-struct nat_cache {
+struct profile_cache {
     struct gen_server server; /* first */
-    struct nat_cache_entry *by_id;
-    struct nat_cache_entry *oldest; /* in order of their last put */
+    struct profile_cache_entry *by_id;
+    struct profile_cache_entry *oldest; /* in order of their last put */
     size_t count, bytes;
     uint64_t hits, misses, evictions;
     uint64_t refused; /* puts of what is no profile */
@@ -34,12 +34,12 @@ struct nat_cache {
 };
 
 /* Returns 0 or -ENOMEM. */
-int nat_cache_start(struct nat_cache *cache, struct node *node);
-void nat_cache_free(struct nat_cache *cache);
+int profile_cache_start(struct profile_cache *cache, struct node *node);
+void profile_cache_free(struct profile_cache *cache);
 
 /* The profile under an id while it is fresh or stale (no reference is taken), or NULL. */
-struct nat_profile *nat_cache_find(struct nat_cache *cache, struct slice id, bool *stale);
+struct nat_profile *profile_cache_find(struct profile_cache *cache, struct slice id, bool *stale);
 /* Drops what has expired; called about once a minute. */
-void nat_cache_sweep(struct nat_cache *cache);
+void profile_cache_sweep(struct profile_cache *cache);
 
 #endif

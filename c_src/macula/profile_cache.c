@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "macula/nat_cache.h"
+#include "macula/profile_cache.h"
 
 #include "macula/profile_term.h"
 #include "term/term_write.h"
@@ -15,27 +15,27 @@
 #undef HASH_BKT_CAPACITY_THRESH
 #define HASH_BKT_CAPACITY_THRESH 5U
 
-struct nat_cache_entry {
+struct profile_cache_entry {
     struct nat_profile *profile;
     uint64_t put_at; /* loop time, ms */
     uint64_t ttl;    /* s */
-    struct nat_cache_entry *prev, *next;
+    struct profile_cache_entry *prev, *next;
     UT_hash_handle hh;
     size_t id_len;
     uint8_t id[];
 };
 
-static uint64_t now_ms(struct nat_cache *cache)
+static uint64_t now_ms(struct profile_cache *cache)
 {
     return uv_now(cache->server.process.node->loop);
 }
 
-static uint64_t age_seconds(struct nat_cache *cache, const struct nat_cache_entry *e)
+static uint64_t age_seconds(struct profile_cache *cache, const struct profile_cache_entry *e)
 {
     return (now_ms(cache) - e->put_at) / 1000;
 }
 
-static void entry_remove(struct nat_cache *cache, struct nat_cache_entry *e)
+static void entry_remove(struct profile_cache *cache, struct profile_cache_entry *e)
 {
     HASH_DEL(cache->by_id, e);
     DL_DELETE(cache->oldest, e);
@@ -45,45 +45,45 @@ static void entry_remove(struct nat_cache *cache, struct nat_cache_entry *e)
     free(e);
 }
 
-static struct nat_cache_entry *entry_find(struct nat_cache *cache, struct slice id)
+static struct profile_cache_entry *entry_find(struct profile_cache *cache, struct slice id)
 {
-    struct nat_cache_entry *e;
+    struct profile_cache_entry *e;
 
     HASH_FIND(hh, cache->by_id, id.data, id.len, e);
     return e;
 }
 
-static void note_change(struct nat_cache *cache, const struct slice *id)
+static void note_change(struct profile_cache *cache, const struct slice *id)
 {
     if (cache->changed)
         cache->changed(cache->changed_ctx, id);
 }
 
-struct nat_profile *nat_cache_find(struct nat_cache *cache, struct slice id, bool *stale)
+struct nat_profile *profile_cache_find(struct profile_cache *cache, struct slice id, bool *stale)
 {
-    struct nat_cache_entry *e = entry_find(cache, id);
+    struct profile_cache_entry *e = entry_find(cache, id);
 
-    if (!e || age_seconds(cache, e) > e->ttl + NAT_CACHE_STALE_SECONDS)
+    if (!e || age_seconds(cache, e) > e->ttl + PROFILE_CACHE_STALE_SECONDS)
         return NULL;
     *stale = age_seconds(cache, e) > e->ttl;
     return e->profile;
 }
 
-void nat_cache_sweep(struct nat_cache *cache)
+void profile_cache_sweep(struct profile_cache *cache)
 {
-    struct nat_cache_entry *e, *next;
+    struct profile_cache_entry *e, *next;
 
     DL_FOREACH_SAFE (cache->oldest, e, next)
-        if (age_seconds(cache, e) > e->ttl + NAT_CACHE_STALE_SECONDS)
+        if (age_seconds(cache, e) > e->ttl + PROFILE_CACHE_STALE_SECONDS)
             entry_remove(cache, e);
 }
 
-static bool is_full(const struct nat_cache *cache)
+static bool is_full(const struct profile_cache *cache)
 {
-    return cache->count >= NAT_CACHE_MAX_ENTRIES || cache->bytes > NAT_CACHE_MAX_BYTES;
+    return cache->count >= PROFILE_CACHE_MAX_ENTRIES || cache->bytes > PROFILE_CACHE_MAX_BYTES;
 }
 
-static int put(struct nat_cache *cache, struct slice id, struct slice map, int64_t ttl)
+static int put(struct profile_cache *cache, struct slice id, struct slice map, int64_t ttl)
 {
     struct nat_profile *profile = NULL;
     struct cursor c = cursor_of(map);
@@ -98,8 +98,8 @@ static int put(struct nat_cache *cache, struct slice id, struct slice map, int64
     buffer_free(&dated);
     if (error)
         return error;
-    struct nat_cache_entry *old = entry_find(cache, id);
-    struct nat_cache_entry *e = calloc(1, sizeof *e + id.len);
+    struct profile_cache_entry *old = entry_find(cache, id);
+    struct profile_cache_entry *e = calloc(1, sizeof *e + id.len);
     if (!e) {
         nat_profile_unref(profile);
         return -ENOMEM;
@@ -131,10 +131,11 @@ static int put(struct nat_cache *cache, struct slice id, struct slice map, int64
 
 /* --- the process --- */
 
-static void reply_get(struct nat_cache *cache, const struct caller *caller, const struct slice *id)
+static void reply_get(struct profile_cache *cache, const struct caller *caller,
+                      const struct slice *id)
 {
     bool stale;
-    struct nat_profile *profile = id ? nat_cache_find(cache, *id, &stale) : NULL;
+    struct nat_profile *profile = id ? profile_cache_find(cache, *id, &stale) : NULL;
     struct reply reply;
 
     if (!profile) {
@@ -160,12 +161,12 @@ static void put_count(struct buffer *b, const char *key, uint64_t count)
 
 static void put_stats(struct gen_server *gs, struct buffer *b)
 {
-    struct nat_cache *cache = (struct nat_cache *)gs;
+    struct profile_cache *cache = (struct profile_cache *)gs;
     uint64_t total = cache->hits + cache->misses;
 
     term_put_map(b, 6);
     put_count(b, "size", cache->count);
-    put_count(b, "max_entries", NAT_CACHE_MAX_ENTRIES);
+    put_count(b, "max_entries", PROFILE_CACHE_MAX_ENTRIES);
     put_count(b, "hits", cache->hits);
     put_count(b, "misses", cache->misses);
     put_count(b, "evictions", cache->evictions);
@@ -175,7 +176,7 @@ static void put_stats(struct gen_server *gs, struct buffer *b)
 
 static void on_call(struct gen_server *gs, const struct caller *caller, struct slice request)
 {
-    struct nat_cache *cache = (struct nat_cache *)gs;
+    struct profile_cache *cache = (struct profile_cache *)gs;
     struct cursor c = cursor_of(request);
     struct slice id;
     struct reply reply;
@@ -193,7 +194,7 @@ static void on_call(struct gen_server *gs, const struct caller *caller, struct s
     }
 }
 
-static void clear(struct nat_cache *cache)
+static void clear(struct profile_cache *cache)
 {
     while (cache->oldest)
         entry_remove(cache, cache->oldest);
@@ -203,7 +204,7 @@ static void clear(struct nat_cache *cache)
 
 static void on_cast(struct gen_server *gs, struct slice request)
 {
-    struct nat_cache *cache = (struct nat_cache *)gs;
+    struct profile_cache *cache = (struct profile_cache *)gs;
     struct cursor c = cursor_of(request);
     struct slice id, map;
     int64_t ttl;
@@ -216,7 +217,7 @@ static void on_cast(struct gen_server *gs, struct slice request)
     if (!cursor_any_tuple(&c, &arity))
         return;
     if (arity == 2 && cursor_is_atom(&c, "invalidate") && cursor_binary(&c, &id)) {
-        struct nat_cache_entry *e = entry_find(cache, id);
+        struct profile_cache_entry *e = entry_find(cache, id);
         if (e)
             entry_remove(cache, e);
         note_change(cache, &id);
@@ -247,13 +248,13 @@ static const struct gen_server_callbacks callbacks = {
     .put_state = put_stats,
 };
 
-int nat_cache_start(struct nat_cache *cache, struct node *node)
+int profile_cache_start(struct profile_cache *cache, struct node *node)
 {
     memset(cache, 0, sizeof *cache);
     return gen_server_start(&cache->server, node, "macula_nat_cache", &callbacks);
 }
 
-void nat_cache_free(struct nat_cache *cache)
+void profile_cache_free(struct profile_cache *cache)
 {
     cache->changed = NULL;
     clear(cache);
