@@ -101,7 +101,7 @@ static void keep_to_total_of_holds(struct connection *c, size_t size)
     }
     if (node->budget.holds - leaving + size <= HOLDS_TOTAL_MAX)
         return;
-    node->counters.holds_limit++;
+    node->counters.monitors_limit++;
     connection_doom(largest, "all monitors and links together are over the limit, and it has the "
                              "most");
 }

@@ -318,7 +318,7 @@ static size_t feed_handshake(struct connection *c, const uint8_t *data, size_t l
         char why[200];
         snprintf(why, sizeof why, "%s", c->handshake->error);
         if (result == -EACCES)
-            c->node->counters.refused_cookie++;
+            c->node->counters.cookies_refused++;
         connection_flush(c);
         connection_close(c, result == -EALREADY ? LOG_INFO : LOG_WARNING, why);
     }

@@ -16,6 +16,7 @@
 #include "distribution/connection.h"
 #include "distribution/control.h"
 #include "distribution/epmd.h"
+#include "distribution/node_counters.h"
 #include "distribution/process.h"
 
 #include <stdarg.h>
@@ -59,24 +60,6 @@ struct node_config {
     const struct sockaddr *listen; /* address and port (0: any) of the listener */
     bool no_epmd;                  /* publish no name */
     struct node_hooks hooks;
-};
-
-struct node_counters {
-    uint64_t frames_in, frames_out;
-    uint64_t frames_malformed;
-    uint64_t frames_too_large;
-    uint64_t control_unknown;
-    uint64_t control_foreign; /* in the name of a process of another node than the sender's */
-    uint64_t messages_to_nobody;
-    uint64_t messages_undeliverable; /* from here, for nodes that are not connected */
-    uint64_t handshakes_late;
-    uint64_t handshakes_dropped; /* to make room for others */
-    uint64_t refused_cookie;
-    uint64_t no_memory; /* for what came: it was dropped, or its connection closed */
-    uint64_t output_limit, input_limit, holds_limit;
-    uint64_t frames_late;
-    uint64_t output_dropped; /* that others had asked for, for peers that have much to take yet */
-    uint64_t spawns;
 };
 
 struct node {

@@ -125,13 +125,13 @@ static void put_network(struct coordinator *co, struct buffer *b)
         {"messages_undeliverable", n->messages_undeliverable},
         {"handshakes_late", n->handshakes_late},
         {"handshakes_dropped", n->handshakes_dropped},
-        {"cookies_refused", n->refused_cookie},
+        {"cookies_refused", n->cookies_refused},
         {"frames_late", n->frames_late},
         {"input_limit", n->input_limit},
         {"output_limit", n->output_limit},
         {"no_memory", n->no_memory},
         {"output_dropped", n->output_dropped},
-        {"monitors_limit", n->holds_limit},
+        {"monitors_limit", n->monitors_limit},
         {"spawns", n->spawns},
     };
 

@@ -487,7 +487,7 @@ START_TEST(test_total_of_monitors)
     check(CONTROL_LINK, "ps", "");
     ck_assert_ptr_nonnull(peer.doomed);
     ck_assert_ptr_null(process.links);
-    ck_assert_uint_eq(node.counters.holds_limit, 1);
+    ck_assert_uint_eq(node.counters.monitors_limit, 1);
     DL_DELETE(node.connections, &peer);
 }
 END_TEST
