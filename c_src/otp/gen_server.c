@@ -129,12 +129,23 @@ static uint64_t largest_sender(const struct gen_server *gs)
     return number;
 }
 
+/* NULL: it is gone, or there never was one. */
+static struct connection *find_sender(const struct gen_server *gs, uint64_t number)
+{
+    struct connection *c;
+
+    DL_FOREACH (gs->process.node->connections, c)
+        if (c->number == number)
+            return c;
+    return NULL;
+}
+
 /* Who has the most waiting is cut off, and what he sent is dropped: nobody else pays for it. */
 static void drop_largest_sender(struct gen_server *gs)
 {
     uint64_t number = largest_sender(gs);
+    struct connection *c = find_sender(gs, number);
     struct deferred *d, *next;
-    struct connection *c;
 
     DL_FOREACH_SAFE (gs->deferred, d, next) {
         if (d->sender != number)
@@ -142,9 +153,8 @@ static void drop_largest_sender(struct gen_server *gs)
         deferred_take(gs, d);
         deferred_free(d);
     }
-    DL_FOREACH (gs->process.node->connections, c)
-        if (c->number == number)
-            connection_doom(c, "too much waits for a suspended process");
+    if (c)
+        connection_doom(c, "too much waits for a suspended process");
 }
 
 static void defer(struct gen_server *gs, struct connection *via, enum request_kind kind,
@@ -206,7 +216,7 @@ static void on_backlog(uv_idle_t *idle)
 
     for (int i = 0; i < BACKLOG_PER_TURN && (d = deferred_next(gs)) != NULL; i++) {
         deferred_take(gs, d);
-        handle(gs, NULL, d->kind, d->caller, d->term);
+        handle(gs, find_sender(gs, d->sender), d->kind, d->caller, d->term);
         deferred_free(d);
     }
     if (!deferred_next(gs))

@@ -37,7 +37,7 @@ struct gen_server {
     const struct gen_server_callbacks *callbacks;
     bool traps_exits; /* as rex and net_kernel do: only `kill` would end it, and is ignored too */
     bool is_suspended;
-    struct connection *via;    /* of what is being handled; NULL: it was kept, or came by itself */
+    struct connection *via;    /* of what is being handled; NULL: it is gone, or there was none */
     struct deferred *deferred; /* while suspended, and until they have had their turn; in order */
     uv_idle_t backlog;
     size_t deferred_bytes;

@@ -138,7 +138,7 @@ bool sys_take_answer(struct gen_server *gs, struct connection *via, struct curso
     uint64_t number;
 
     /* What had waited while the process was suspended is nobody's answer any more. */
-    if (!via || !cursor_reference(&c, &reference) ||
+    if (!node->sender || !cursor_reference(&c, &reference) ||
         !reference_number(reference, node->name_slice, node_creation(node), &number) ||
         number != QUESTION)
         return false;

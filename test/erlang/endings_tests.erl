@@ -80,7 +80,7 @@ ended_by_what_waited() ->
         ?assertEqual(1, cnode:await_exit(Handle))
     end).
 
-%% What rex hands on after it was suspended comes by no connection.
+%% What rex hands on after it was suspended comes in no frame, and answers nothing: `sys' of this node wants {ok, State}.
 answer_that_waited() ->
     with(fun(#{node := N} = Handle) ->
         Pid = term_to_binary(compare:pid(N)),
@@ -92,6 +92,7 @@ answer_that_waited() ->
         {rex, N} ! {self(), {sbcast, ?SERVER, {Reference, answer}}},
         ok = sys:resume({rex, N}),
         ?assertEqual(taken, receive {rex, N, N} -> taken; {'DOWN', Monitor, _, _, Reason} -> Reason end),
+        ?assertMatch(#{options := _}, sys:get_state(?AT(N))),
         ?assertEqual(0, cnode:stop(Handle))
     end).
 

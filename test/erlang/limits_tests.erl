@@ -16,7 +16,8 @@ limits_test_() ->
         {"requests that wait for profiles", fun waiting/0},
         {"frames that are not finished", fun unfinished/0},
         {"answers and notifications that another asked for", fun unasked/0},
-        {"mailboxes in the name of another", fun foreign_mailboxes/0}
+        {"mailboxes in the name of another", fun foreign_mailboxes/0},
+        {"whose mailbox it is, of calls that had waited", fun mailboxes_that_waited/0}
     ]].
 
 %% Each monitor is another, though all are of one process.
@@ -177,6 +178,28 @@ foreign_mailboxes() ->
         ?assertEqual({ok, ok}, raw_dist:call(Victim, ?SERVER, {detach_peer, <<"mine">>})),
         ?assertMatch(#{services := #{mailboxes := 0}}, sys:get_state(?AT(N))),
         [raw_dist:close(Peer) || Peer <- [Victim, Forger]]
+    end).
+
+%% rex hands on what came while it was suspended as its sender's, unless he is gone.
+mailboxes_that_waited() ->
+    cnode:with(#{}, fun(#{node := N} = Handle) ->
+        Owner = connect(Handle, 1),
+        [Forger, Gone] = [connect(Handle, Number) || Number <- [2, 3]],
+        Attach = fun(Peer, Tag) ->
+            Pid = raw_dist:pid(Owner, 1),
+            ok = raw_dist:send(Peer, raw_dist:frame({6, raw_dist:pid(Peer, 1), '', rex},
+                                                    {Pid, {sbcast, ?SERVER, {'$gen_call', {Pid, Tag}, {attach_peer, <<"mine">>}}}})),
+            {ok, {error, unknown_request}} = raw_dist:call(Peer, ?SERVER, x)
+        end,
+        ok = sys:suspend({rex, N}),
+        [Attach(Peer, Tag) || {Peer, Tag} <- [{Gone, 1}, {Forger, 2}, {Owner, 3}]],
+        #{network := #{connections := Connections}} = sys:get_state(?AT(N)),
+        raw_dist:close(Gone),
+        cnode:await(fun() -> #{network := #{connections := Left}} = sys:get_state(?AT(N)), Left < Connections end),
+        ok = sys:resume({rex, N}),
+        [?assertEqual({ok, Answer}, raw_dist:await_tag(Owner, Tag))
+         || {Tag, Answer} <- [{1, {error, foreign}}, {2, {error, foreign}}, {3, ok}]],
+        [raw_dist:close(Peer) || Peer <- [Owner, Forger]]
     end).
 
 %%%-------------------------------------------------------------------
