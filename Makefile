@@ -229,7 +229,7 @@ fuzz-corpus: program
 	@+$(FUZZ_MAKE) fuzz-programs
 	@rm -rf $(FUZZ_BUILD)/traffic test/fuzz/corpus
 	@mkdir -p $(FUZZ_BUILD)/erlang
-	$(Q)erlc -o $(FUZZ_BUILD)/erlang test/erlang/*.erl test/fuzz/corpus.erl
+	$(Q)erlc -o $(FUZZ_BUILD)/erlang test/erlang/support/*.erl test/fuzz/corpus.erl
 	$(Q)erl -noinput -boot no_dot_erlang -hidden -name corpus@127.0.0.1 -kernel logger_level none \
 	    -pa $(FUZZ_BUILD)/erlang -run corpus main $(FUZZ_BUILD)/traffic
 	$(Q)for name in $(patsubst fuzz_%,%,$(FUZZERS)); do \
@@ -359,7 +359,8 @@ help:
 	@echo "make            build priv/macula_nat_cnode; what is missing is named, with how to get it"
 	@echo "make setup      install what is missing to build (Debian; as root or with sudo)"
 	@echo "make run        set up, build and run the node; ARGS='--sname other' are its arguments"
-	@echo "make test       set up and run all tests; SUITES='unit life' runs only these, VALGRIND=1 under valgrind"
+	@echo "make test       set up and run all tests; SUITES='unit life' runs only these, VALGRIND=1 under valgrind;"
+	@echo "                test/README.md says which suite is for what, and how to run a single test"
 	@echo "make test-debian  make test in a bare root of Debian RELEASE (trixie), made with debootstrap (needs root)"
 	@echo "make nat-lab    peers behind real NATs in network namespaces, all pairs, with a picture in doc/ (needs root)"
 	@echo "make unit       the unit tests alone, without set-up"

@@ -811,7 +811,7 @@ repositories() ->
         _ ->
             repository(Dir ++ "/macula_nat_cnode",
                        ["Makefile", "rebar.config", "scripts", "c_src", "include", "src", "priv/.gitignore"]),
-            repository(Dir ++ "/macula", ["-C", "test/erlang/doubles/macula", "."])
+            repository(Dir ++ "/macula", ["-C", "test/erlang/support/doubles/macula", "."])
     end,
     Dir.
 

@@ -21,7 +21,7 @@
     | {only, Title :: string(), scenario(), expected()}     % the program alone: OTP's own answer is another one
     | {skip, Title :: string(), Why :: string()}.           % what cannot be run on this machine
 
--define(ORACLE, "test/erlang/oracle/node").
+-define(ORACLE, "test/erlang/support/oracle/node").
 -define(LIMIT, 60).
 
 %% @equiv world([])

@@ -12,13 +12,14 @@
 %% A failed test shows at most so many of the last lines that its programs printed.
 -define(LINES, 200).
 
-%% @doc Entry from the command line: the suite's name and the file for its result.
+%% @doc Entry from the command line: the suite's name and the file for its result. With TEST in the environment only the
+%% tests run that have this text in their title, or in that of a group around them.
 -spec main([string()]) -> no_return().
 main([Name, ResultFile]) ->
     Module = list_to_atom(Name ++ "_tests"),
     Self = self(),
     ok = cnode:keep_lines(),
-    _ = eunit:test(Module, [no_tty, {report, {?MODULE, [{name, Name}, {report_to, Self}]}}]),
+    _ = eunit:test(tests(Module, os:getenv("TEST", "")), [no_tty, {report, {?MODULE, [{name, Name}, {report_to, Self}]}}]),
     receive
         {?MODULE, Passed, Failed, Skipped} ->
             {_, Lines} = cnode:kept_lines(0),
@@ -27,6 +28,24 @@ main([Name, ResultFile]) ->
     end,
     cnode:kill_all(),
     halt(0).
+
+tests(Module, "") ->
+    Module;
+tests(Module, Title) ->
+    Generators = [Name || {Name, 0} <- Module:module_info(exports), lists:suffix("_test_", atom_to_list(Name))],
+    [{generator, fun() -> titled(Title, Module:Name()) end} || Name <- Generators].
+
+titled(Title, Tests) when is_list(Tests) ->
+    [titled(Title, Test) || Test <- Tests];
+titled(Title, {Text, Tests}) when is_list(Text) ->
+    {Text, case string:find(Text, Title) of nomatch -> titled(Title, Tests); _ -> Tests end};
+titled(_, Test) when is_function(Test, 0) ->
+    [];
+titled(Title, Instantiator) when is_function(Instantiator, 1) ->
+    fun(Fixture) -> titled(Title, Instantiator(Fixture)) end;
+titled(Title, Test) ->
+    Last = tuple_size(Test),
+    setelement(Last, Test, titled(Title, element(Last, Test))).
 
 %% @private
 start(Options) ->
