@@ -122,7 +122,7 @@ $(BUILD)/valgrind/%: Makefile
 	    "exec '$$(command -v valgrind)' -q --error-exitcode=99 --leak-check=full '$(abspath $*)' \"\$$@\"" >$@
 	@chmod +x $@
 
-# All pairs of the NAT lab; root and nftables are needed. The picture is part of the README.
+# All pairs of the NAT lab; root and nftables are needed. The picture is part of doc/nat-lab.md.
 nat-lab:
 	$(SETUP) test lab
 	@+$(SUBMAKE) program $(LAB_PROGRAMS)

@@ -168,5 +168,5 @@ END {
     plain("the others' calls meanwhile, p99, µs", "pending", "callers_during_p99_us", -1, "", "")
     plain("the others' calls meanwhile, longest, µs", "pending", "callers_during_max_us", -1, "", "")
     if (missed > 0)
-        print "\nWhat stands in the way of what is not reached: see \"Figures\" in README.md."
+        print "\nWhat stands in the way of what is not reached: see doc/performance.md."
 }

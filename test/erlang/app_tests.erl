@@ -63,12 +63,12 @@ in_vms() ->
     [{spawn, {timeout, 300, {Title, Test}}} || {Title, Test} <- Tests].
 
 projects() ->
-    %% In order: both releases have the README's name.
+    %% In order: both releases have the page's name.
     {setup, fun repositories/0, fun remove/1, fun(Dir) ->
         {inorder, [{spawn, {timeout, 300, {Title, fun() -> Test(Dir) end}}} || {Title, Test} <- [
-            {"the rebar3 project of the README", fun rebar3_project/1},
-            {"the README's hook leaves a checkout alone", fun checkout/1},
-            {"the Mix project of the README", fun mix_project/1}
+            {"the rebar3 project of doc/release.md", fun rebar3_project/1},
+            {"the hook of doc/release.md leaves a checkout alone", fun checkout/1},
+            {"the Mix project of doc/release.md", fun mix_project/1}
         ]]}
     end}.
 
@@ -803,7 +803,7 @@ logged(Level, Regexp) ->
 %%% Projects that depend on it
 %%%-------------------------------------------------------------------
 
-%% The README's projects need two repositories: this one, and one that stands for macula, with the old module in it.
+%% The page's projects need two repositories: this one, and one that stands for macula, with the old module in it.
 repositories() ->
     Dir = string:trim(os:cmd("mktemp -d")),
     case os:find_executable("git") of
@@ -823,11 +823,11 @@ repository(Dir, Files) ->
 remove(Dir) ->
     "" = os:cmd("rm -rf " ++ Dir).
 
-%% What the README shows, with these repositories in place of the real ones; without the part that leaves out the old
+%% What the page shows, with these repositories in place of the real ones; without the part that leaves out the old
 %% module there is no release.
 rebar3_project(Dir) ->
     [has(Command) || Command <- ["rebar3", "git"]],
-    {Text, [Config, AppSrc, VmArgs, SysConfig, Commands]} = readme("With rebar3"),
+    {Text, [Config, AppSrc, VmArgs, SysConfig, Commands]} = recipe("With rebar3"),
     Project = filename:join(Dir, "rebar3_project"),
     write(Project, "src/my_node.app.src", AppSrc),
     write(Project, "vm.args", VmArgs),
@@ -845,7 +845,7 @@ rebar3_project(Dir) ->
 %% In _checkouts, where the sources are the user's own, and a link to what may be anywhere.
 checkout(Dir) ->
     [has(Command) || Command <- ["rebar3", "git"]],
-    {_, [Config | _]} = readme("With rebar3"),
+    {_, [Config | _]} = recipe("With rebar3"),
     Hook = first("\"(sh -c '.*')\"\\}", Config),
     [begin
         Place = filename:join([Dir, "hook", Folder]),
@@ -863,7 +863,7 @@ checkout(Dir) ->
 
 mix_project(Dir) ->
     [has(Command) || Command <- ["elixir", "mix", "rebar3", "git"]],
-    {Text, [MixExs, ConfigExs, Commands]} = readme("With Mix"),
+    {Text, [MixExs, ConfigExs, Commands]} = recipe("With Mix"),
     Project = filename:join(Dir, "mix_project"),
     Whole = replace("\\{:macula, \"0.14.3\"\\}", "{:macula, git: \"file://" ++ Dir ++ "/macula\", branch: \"main\"}",
                     repository_url(Dir, MixExs)),
@@ -879,10 +879,10 @@ mix_project(Dir) ->
     {ok, Cookie} = file:read_file(filename:join(Project, "_build/prod/rel/my_node/releases/COOKIE")),
     release(Project, Start, first("RELEASE_NODE=(\\S+)", Start), binary_to_list(Cookie)).
 
-%% A section of the README and its code blocks.
-readme(Heading) ->
-    {ok, Readme} = file:read_file("README.md"),
-    [_, After] = string:split(Readme, "\n### " ++ Heading ++ "\n"),
+%% A section of doc/release.md and its code blocks.
+recipe(Heading) ->
+    {ok, Page} = file:read_file("doc/release.md"),
+    [_, After] = string:split(Page, "\n## " ++ Heading ++ "\n"),
     [Text | _] = re:split(After, "^##+ ", [multiline]),
     {match, Blocks} = re:run(Text, "^```[a-z]*\n(.*?)^```$", [global, multiline, dotall, {capture, all_but_first, list}]),
     {Text, lists:append(Blocks)}.
