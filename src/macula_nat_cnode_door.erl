@@ -69,7 +69,7 @@ connection(Kernel, Socket, CNode) ->
         f_getll = fun inet:getll/1,
         f_address = fun(S, _Node) -> address(S) end,
         mf_tick = fun tick/1,
-        mf_getstat = fun statistics/1,
+        mf_getstat = fun socket_statistics/1,
         mf_setopts = fun inet:setopts/2,
         mf_getopts = fun inet:getopts/2
     }).
@@ -88,7 +88,7 @@ tick(Socket) ->
             Result
     end.
 
-statistics(Socket) ->
+socket_statistics(Socket) ->
     case inet:getstat(Socket, [recv_cnt, send_cnt, send_pend]) of
         {ok, Counts} -> {ok, value(recv_cnt, Counts), value(send_cnt, Counts), value(send_pend, Counts)};
         Error -> Error
