@@ -6,6 +6,8 @@ quote := '
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+# The one place where the version stands is the OTP application's.
+VERSION := $(shell sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' src/macula_nat_cnode.app.src)
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 PREFIX ?= /usr/local
 
@@ -42,7 +44,7 @@ HARDENING := $(if $(SANITIZE),,-fPIE -fstack-protector-strong \
     $(if $(OPTIMIZED),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2))
 HARDENING_LDFLAGS := $(if $(SANITIZE),,-pie -Wl,-z,relro -Wl,-z,now)
 # CPPFLAGS, CFLAGS and LDFLAGS are the user's and stay as they are: a make inside this one gets them too.
-ALL_CPPFLAGS = $(CPPFLAGS) -D_GNU_SOURCE -D_REENTRANT -Ic_src -Iinclude \
+ALL_CPPFLAGS = $(CPPFLAGS) -D_GNU_SOURCE -D_REENTRANT -DMACULA_NAT_VERSION='"$(VERSION)"' -Ic_src -Iinclude \
     $(ERL_INTERFACE:%=-isystem %/include) $(PACKAGE_CFLAGS)
 ALL_CFLAGS = $(CFLAGS) -std=c11 -fno-common $(WARNINGS) $(HARDENING) \
     $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
@@ -334,7 +336,6 @@ $(BENCH)/%.beam: test/bench/%.erl
 	@mkdir -p $(@D)
 	$(Q)erlc -Werror +debug_info -o $(@D) $<
 
-VERSION = $(shell sed -n 's/.*{vsn, "\(.*\)"}.*/\1/p' src/macula_nat_cnode.app.src)
 INSTALLED = $(DESTDIR)$(PREFIX)
 
 install:

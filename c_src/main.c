@@ -162,26 +162,6 @@ static void on_minute(uv_timer_t *timer)
 
 /* --- start --- */
 
-static struct coordinator_options coordinator_settings(const struct options *o)
-{
-    struct coordinator_options settings = {
-        .lookup_timeout_ms = o->lookup_timeout_ms,
-        .profile_cache_ttl_ms = o->profile_cache_ttl_ms,
-        .preferred_nodes = o->connect,
-        .preferred_count = o->connect_count,
-        .is_compatible = o->is_compatible,
-    };
-
-    nat_config_init(&settings.nat);
-    settings.nat.rules = o->rules;
-    settings.nat.max_punch_attempts = o->max_punch_attempts;
-    settings.nat.punch_timeout_ms = o->punch_timeout_ms;
-    settings.nat.coordination_delay_ms = o->coordination_delay_ms;
-    settings.nat.session_ttl_ms = (uint64_t)o->session_ttl_s * 1000;
-    settings.nat.max_sessions = o->max_sessions;
-    return settings;
-}
-
 /* Copies the cookie to where the handshake finds it and wipes it here. */
 static int init_node(struct program *p, char cookie[static COOKIE_SIZE])
 {
@@ -206,8 +186,6 @@ static int init_node(struct program *p, char cookie[static COOKIE_SIZE])
 
 static int start_processes(struct program *p)
 {
-    struct coordinator_options settings = coordinator_settings(&p->options);
-
     p->servers[0] = &p->coordinator.server;
     p->servers[1] = &p->cache.server;
     p->servers[2] = &p->rpc.rex;
@@ -219,7 +197,7 @@ static int start_processes(struct program *p)
     if (error == 0)
         error = profile_cache_start(&p->cache, &p->node);
     if (error == 0)
-        error = coordinator_start(&p->coordinator, &p->node, &p->cache, &settings);
+        error = coordinator_start(&p->coordinator, &p->node, &p->cache, &p->options.coordinator);
     if (error == 0)
         error = rpc_start(&p->rpc, &p->node, api_functions, api_function_count, &p->coordinator);
     if (error)
@@ -303,7 +281,7 @@ int main(int argc, char **argv)
         options_print_help(stdout);
         return EXIT_SUCCESS;
     case OPTIONS_ASKED_VERSION:
-        printf("macula_nat_cnode %s\n", MACULA_NAT_CNODE_VERSION);
+        puts("macula_nat_cnode " MACULA_NAT_VERSION);
         return EXIT_SUCCESS;
     default:
         fprintf(stderr, "macula_nat_cnode: %s\n", error);

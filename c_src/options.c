@@ -14,6 +14,8 @@
 #define DEFAULT_ALIVE_NAME "macula_nat"
 #define HOST_SIZE          256
 
+_Static_assert(sizeof(enum nat_rules) == sizeof(int), "take_choice() stores an int");
+
 /* What is known while the command line is read and no longer needed afterwards. */
 struct parse {
     struct options *o;
@@ -32,8 +34,9 @@ struct row {
     /* Takes the value; returns as options_parse(). */
     int (*take)(struct parse *p, const struct row *row, const char *value);
     const char *help;
-    size_t offset; /* of a text in struct parse, of a number or switch in struct options */
-    uint32_t initial, min, max;
+    size_t offset;     /* of a text in struct parse, of anything else in struct options */
+    uint32_t min, max; /* of a number or choice */
+    const char *(*choice)(int value);
 };
 
 __attribute__((format(printf, 2, 3))) static int fail(struct parse *p, const char *format, ...)
@@ -120,35 +123,45 @@ static int take_number(struct parse *p, const struct row *row, const char *value
     return 0;
 }
 
-static int take_rules(struct parse *p, const struct row *row, const char *value)
+/* The values of a choice as they are told: "a, b or c". */
+struct choices {
+    char text[80];
+};
+
+static struct choices choices_of(const struct row *row)
 {
-    if (strcmp(value, "documented") == 0)
-        p->o->rules = NAT_RULES_DOCUMENTED;
-    else if (strcmp(value, "v0_14_3") == 0)
-        p->o->rules = NAT_RULES_V0_14_3;
-    else if (strcmp(value, "feasible") == 0)
-        p->o->rules = NAT_RULES_FEASIBLE;
-    else
-        return fail(p, "%s must be %s, not '%s'", row->name, row->argument, shown(value).text);
-    return 0;
+    struct choices c = {""};
+
+    for (uint32_t value = row->min; value <= row->max; value++) {
+        const char *before = value == row->min ? "" : value == row->max ? " or " : ", ";
+        size_t len = strlen(c.text);
+
+        snprintf(c.text + len, sizeof c.text - len, "%s%s", before, row->choice((int)value));
+    }
+    return c;
+}
+
+static const char *rules_choice(int value)
+{
+    return nat_rules_name((enum nat_rules)value);
+}
+
+static int take_choice(struct parse *p, const struct row *row, const char *value)
+{
+    for (int choice = (int)row->min; choice <= (int)row->max; choice++)
+        if (strcmp(value, row->choice(choice)) == 0) {
+            memcpy((char *)p->o + row->offset, &choice, sizeof choice);
+            return 0;
+        }
+    return fail(p, "%s must be %s, not '%s'", row->name, choices_of(row).text, shown(value).text);
 }
 
 static int take_compatibility(struct parse *p, const struct row *row, const char *value)
 {
-    if (strcmp(value, "v0_14_3") != 0)
-        return fail(p, "%s must be v0_14_3, not '%s'", row->name, shown(value).text);
-    p->o->is_compatible = true;
-    return 0;
-}
-
-static int take_log_level(struct parse *p, const struct row *row, const char *value)
-{
-    int level = log_level_parse(value);
-
-    if (level < 0)
-        return fail(p, "%s must be error, warning, notice, info or debug, not '%s'", row->name,
+    if (strcmp(value, COORDINATOR_COMPATIBLE) != 0)
+        return fail(p, "%s must be %s, not '%s'", row->name, COORDINATOR_COMPATIBLE,
                     shown(value).text);
-    p->o->log_level = level;
+    p->o->coordinator.is_compatible = true;
     return 0;
 }
 
@@ -173,55 +186,83 @@ static int take_version(struct parse *p, const struct row *row, const char *valu
     return OPTIONS_ASKED_VERSION;
 }
 
+#define OPTION(field)      offsetof(struct options, field)
+#define COORDINATOR(field) offsetof(struct options, coordinator.field)
+
 /* clang-format off */
 static const struct row rows[] = {
     {"--sname", "NAME", take_text,
      "short node name, NAME or NAME@HOST (default " DEFAULT_ALIVE_NAME ")",
-     offsetof(struct parse, sname), 0, 0, 0},
+     offsetof(struct parse, sname), 0, 0, NULL},
     {"--name", "NAME@HOST", take_text, "long node name; HOST is a domain name or an address",
-     offsetof(struct parse, name), 0, 0, 0},
+     offsetof(struct parse, name), 0, 0, NULL},
     {"--cookie-file", "FILE", take_text,
      "where the cookie is (default ~/.erlang.cookie; MACULA_NAT_COOKIE comes first)",
-     offsetof(struct parse, cookie_file), 0, 0, 0},
+     offsetof(struct parse, cookie_file), 0, 0, NULL},
     {"--listen", "ADDR", take_text, "IPv4 or IPv6 address to listen on (default all interfaces)",
-     offsetof(struct parse, listen), 0, 0, 0},
-    {"--port", "N", take_number, "port to listen on, 0 for any",
-     offsetof(struct options, port), 0, 0, 65535},
+     offsetof(struct parse, listen), 0, 0, NULL},
+    {"--port", "N", take_number, "port to listen on, 0 for any", OPTION(port), 0, 65535, NULL},
     {"--connect", "NODE[=PORT]", take_connect,
-     "node to stay connected to (without PORT its EPMD is asked); may be repeated", 0, 0, 0, 0},
+     "node to stay connected to (without PORT its EPMD is asked); may be repeated", 0, 0, 0, NULL},
     {"--no-epmd", NULL, take_switch,
      "publish no name: others reach the node by its port, or it connects to them",
-     offsetof(struct options, no_epmd), 0, 0, 0},
+     OPTION(no_epmd), 0, 0, NULL},
     {"--punch-timeout-ms", "N", take_number, "wait for the result of a punch attempt",
-     offsetof(struct options, punch_timeout_ms), 5000, 1, 3600000},
+     COORDINATOR(nat.punch_timeout_ms), 1, 3600000, NULL},
     {"--max-punch-attempts", "N", take_number, "retries after the first attempt",
-     offsetof(struct options, max_punch_attempts), 3, 0, 1000},
+     COORDINATOR(nat.max_punch_attempts), 0, 1000, NULL},
     {"--coordination-delay-ms", "N", take_number, "from telling the peers to the punch",
-     offsetof(struct options, coordination_delay_ms), 100, 0, 60000},
+     COORDINATOR(nat.coordination_delay_ms), 0, 60000, NULL},
     {"--lookup-timeout-ms", "N", take_number, "wait for a profile before it counts as unknown",
-     offsetof(struct options, lookup_timeout_ms), 2000, 1, 60000},
+     COORDINATOR(lookup_timeout_ms), 1, 60000, NULL},
     {"--profile-cache-ttl-ms", "N", take_number, "keep a profile that was looked up, 0 for never",
-     offsetof(struct options, profile_cache_ttl_ms), 2000, 0, 3600000},
+     COORDINATOR(profile_cache_ttl_ms), 0, 3600000, NULL},
     {"--session-ttl-s", "N", take_number, "age at which a session is dropped",
-     offsetof(struct options, session_ttl_s), 300, 1, 86400},
+     COORDINATOR(nat.session_ttl_s), 1, 86400, NULL},
     {"--max-sessions", "N", take_number, "live sessions kept",
-     offsetof(struct options, max_sessions), 1000000, 1, 10000000},
-    {"--strategy-rules", "documented|v0_14_3|feasible", take_rules,
-     "rules that choose the strategy (default documented)", 0, 0, 0, 0},
+     COORDINATOR(nat.max_sessions), 1, 10000000, NULL},
+    {"--strategy-rules", "RULES", take_choice, "what chooses the strategy",
+     COORDINATOR(nat.rules), 0, NAT_RULE_SETS - 1, rules_choice},
     {"--compatibility", "RELEASE", take_compatibility,
-     "answer as the module of v0_14_3 did: its rules, and nothing read from the DHT", 0, 0, 0, 0},
-    {"--log-level", "LEVEL", take_log_level,
-     "error, warning, notice, info or debug (default info)", 0, 0, 0, 0},
+     "answer as the module of " COORDINATOR_COMPATIBLE " did: its rules, and nothing read from the DHT",
+     0, 0, 0, NULL},
+    {"--log-level", "LEVEL", take_choice, "what is logged, with all before it",
+     OPTION(log_level), LOG_ERR, LOG_DEBUG, log_level_name},
     {"--exit-on-stdin-eof", NULL, take_switch, "end when stdin is closed",
-     offsetof(struct options, exit_on_stdin_eof), 0, 0, 0},
-    {"--help", NULL, take_help, "print this text and end", 0, 0, 0, 0},
-    {"--version", NULL, take_version, "print the version and end", 0, 0, 0, 0},
+     OPTION(exit_on_stdin_eof), 0, 0, NULL},
+    {"--help", NULL, take_help, "print this text and end", 0, 0, 0, NULL},
+    {"--version", NULL, take_version, "print the version and end", 0, 0, 0, NULL},
 };
 /* clang-format on */
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
 
+static void set_defaults(struct options *o)
+{
+    memset(o, 0, sizeof *o);
+    coordinator_options_init(&o->coordinator);
+    o->log_level = LOG_INFO;
+    o->listen.ss_family = AF_UNSPEC;
+}
+
+/* The values that an option may have, and its default, where the table knows them. */
+static void print_values(FILE *out, const struct row *row, const struct options *defaults)
+{
+    uint32_t value;
+
+    if (row->take != take_number && row->take != take_choice)
+        return;
+    memcpy(&value, (const char *)defaults + row->offset, sizeof value);
+    if (row->take == take_choice)
+        fprintf(out, " (%s; default %s)", choices_of(row).text, row->choice((int)value));
+    else
+        fprintf(out, " (%u to %u, default %u)", row->min, row->max, value);
+}
+
 void options_print_help(FILE *out)
 {
+    struct options defaults;
+
+    set_defaults(&defaults);
     fputs("Usage: macula_nat_cnode [OPTION]...\n"
           "A hidden Erlang node that coordinates NAT hole punching.\n\n",
           out);
@@ -232,8 +273,7 @@ void options_print_help(FILE *out)
         /* A usage wider than its column has its help on the next line. */
         fprintf(out, "  %-28s%s%s", usage,
                 strlen(usage) > 27 ? "\n                              " : "", row->help);
-        if (row->take == take_number)
-            fprintf(out, " (%u to %u, default %u)", row->min, row->max, row->initial);
+        print_values(out, row, &defaults);
         fputc('\n', out);
     }
     fputs("\nAn option's value is the next argument or follows a '='. Every option can also be "
@@ -457,9 +497,9 @@ static int parse_environment(struct parse *p)
  * for more. */
 static void settle_rules(struct parse *p)
 {
-    if (!p->o->is_compatible || (p->given & bit_of("--strategy-rules")))
+    if (!p->o->coordinator.is_compatible || (p->given & bit_of("--strategy-rules")))
         return;
-    p->o->rules = NAT_RULES_V0_14_3;
+    p->o->coordinator.nat.rules = NAT_RULES_V0_14_3;
     p->given |= bit_of("--strategy-rules");
 }
 
@@ -468,12 +508,7 @@ int options_parse(struct options *o, int argc, char **argv, char *error, size_t 
     struct parse p = {.o = o, .error = error, .error_size = error_size};
     int status = 0;
 
-    memset(o, 0, sizeof *o);
-    o->log_level = LOG_INFO;
-    o->listen.ss_family = AF_UNSPEC;
-    for (const struct row *row = rows; row < rows + ROW_COUNT; row++)
-        if (row->take == take_number)
-            memcpy((char *)o + row->offset, &row->initial, sizeof row->initial);
+    set_defaults(o);
     o->connect = calloc(OPTIONS_CONNECT_MAX, sizeof *o->connect);
     if (o->connect == NULL)
         return fail_without_memory(&p);
@@ -491,6 +526,8 @@ int options_parse(struct options *o, int argc, char **argv, char *error, size_t 
         status = check_connect(&p);
     if (status == 0)
         status = complete_listen(&p);
+    o->coordinator.preferred_nodes = o->connect;
+    o->coordinator.preferred_count = o->connect_count;
     if (status != 0)
         options_free(o);
     return status;

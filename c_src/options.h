@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The command line, and the same options in the environment. One table in options.c names every
- * option with its argument, default, bounds and help; the parser and --help both read that table.
+ * option with its argument, default, bounds and help; the parser and --help both read that table,
+ * and the manual page is made from --help. Defaults are those of the room that uses the option.
  * Parsing does no input or output; of the machine it only asks for the environment and, to complete
  * a node name, the host name.
  *
@@ -12,15 +13,13 @@
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
-#include "macula_nat.h"
+#include "macula/coordinator.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/socket.h>
-
-#define MACULA_NAT_CNODE_VERSION "0.1.0"
 
 /* What options_parse() returns for --help and --version. */
 #define OPTIONS_ASKED_HELP    1
@@ -44,16 +43,8 @@ struct options {
     uint16_t connect_port[OPTIONS_CONNECT_MAX]; /* of each; 0: its EPMD knows */
     size_t connect_count;
     uint32_t port; /* 0: any */
-    uint32_t punch_timeout_ms;
-    uint32_t max_punch_attempts;
-    uint32_t coordination_delay_ms;
-    uint32_t lookup_timeout_ms;
-    uint32_t profile_cache_ttl_ms; /* 0: no cache of its own */
-    uint32_t session_ttl_s;
-    uint32_t max_sessions;
-    enum nat_rules rules;
-    bool is_compatible; /* with v0.14.3, where its callers depend on how it answered */
-    int log_level;      /* LOG_ERR to LOG_DEBUG of syslog.h */
+    struct coordinator_options coordinator;
+    int log_level; /* LOG_ERR to LOG_DEBUG of syslog.h */
     bool exit_on_stdin_eof;
     bool no_epmd; /* publish no name */
 };

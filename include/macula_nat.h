@@ -130,6 +130,10 @@ enum nat_rules {
     NAT_RULES_V0_14_3,
     NAT_RULES_FEASIBLE,
 };
+#define NAT_RULE_SETS 3
+
+/* "documented", "v0_14_3", "feasible". */
+const char *nat_rules_name(enum nat_rules rules);
 
 /* How `initiator` should connect to `target`. Either profile, or both, may be NULL: unknown. */
 enum nat_strategy nat_strategy_choose(enum nat_rules rules, const struct nat_profile *initiator,
@@ -197,15 +201,14 @@ struct nat_config {
     uint32_t max_punch_attempts;    /* retries: attempts 0, 1, ..., max are made */
     uint32_t punch_timeout_ms;      /* from punch_time to the end of an attempt without a result */
     uint32_t coordination_delay_ms; /* from PUNCH_COORDINATE to punch_time */
-    uint64_t session_ttl_ms;        /* a session older than this is dropped by the next sweep */
+    uint32_t session_ttl_s;         /* a session older than this is dropped by the next sweep */
     uint32_t max_sessions;          /* live ones */
     uint64_t max_profile_bytes;     /* sources of the profiles that live sessions keep */
     uint64_t max_id_bytes;          /* nat_counters.id_bytes */
     uint8_t hash_key[16];           /* secret and random where ids come from strangers */
 };
 
-/* Fills in the documented defaults (3, 5 s, 100 ms, 300 s, 1,000,000), 512 MiB of profiles, and a
- * zero hash key. */
+/* Fills in the defaults: those of macula where it has the setting, and a zero hash key. */
 void nat_config_init(struct nat_config *config);
 
 /* Errors: -ENOMEM; -EINVAL if punch_timeout_ms is 0. */

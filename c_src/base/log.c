@@ -4,7 +4,6 @@
 #include "base/line_out.h"
 #include "base/utf8.h"
 
-#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -46,15 +45,6 @@ struct pair {
     struct pair *next_free;
 };
 
-static const struct {
-    const char *name;
-    int level;
-} levels[] = {{"error", LOG_ERR},
-              {"warning", LOG_WARNING},
-              {"notice", LOG_NOTICE},
-              {"info", LOG_INFO},
-              {"debug", LOG_DEBUG}};
-
 /* Nothing is written before log_init(): LOG_EMERG is below every level in use. */
 static int threshold = LOG_EMERG;
 
@@ -70,20 +60,14 @@ static struct {
 static struct line_out to_stderr;
 static uint64_t dropped; /* lines that stderr did not take */
 
-static const char *level_name(int level)
+const char *log_level_name(int level)
 {
-    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++)
-        if (levels[i].level == level)
-            return levels[i].name;
-    return "error";
-}
+    static const char *const names[] = {
+        [LOG_ERR] = "error", [LOG_WARNING] = "warning", [LOG_NOTICE] = "notice",
+        [LOG_INFO] = "info", [LOG_DEBUG] = "debug",
+    };
 
-int log_level_parse(const char *name)
-{
-    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++)
-        if (strcmp(levels[i].name, name) == 0)
-            return levels[i].level;
-    return -EINVAL;
+    return names[level];
 }
 
 /*
@@ -145,7 +129,7 @@ static size_t format_prefix(char out[static PREFIX_SIZE], int level)
     gmtime_r(&now.tv_sec, &utc);
     size_t at = strftime(out, PREFIX_SIZE, "%Y-%m-%dT%H:%M:%S", &utc);
     at += (size_t)snprintf(out + at, PREFIX_SIZE - at, ".%03dZ %s ", (int)(now.tv_nsec / 1000000),
-                           level_name(level));
+                           log_level_name(level));
     return at;
 }
 

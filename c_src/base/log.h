@@ -63,7 +63,7 @@ void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer
  */
 size_t log_escape(char *out, size_t size, const char *text);
 
-/* Returns the level with this name (error, warning, notice, info, debug), or -EINVAL. */
-int log_level_parse(const char *name);
+/* "error", "warning", "notice", "info" or "debug"; `level` is one of those of log_init(). */
+const char *log_level_name(int level);
 
 #endif

@@ -299,6 +299,15 @@ void coordinator_take_down(struct coordinator *co, struct connection *c)
     clocks_take_down(&co->clocks, slice_of(c->name));
 }
 
+void coordinator_options_init(struct coordinator_options *options)
+{
+    *options = (struct coordinator_options){
+        .lookup_timeout_ms = 2000,
+        .profile_cache_ttl_ms = 2000,
+    };
+    nat_config_init(&options->nat);
+}
+
 int coordinator_start(struct coordinator *co, struct node *node, struct profile_cache *cache,
                       const struct coordinator_options *options)
 {

@@ -29,13 +29,16 @@
 struct listing;
 struct waiting;
 
+/* The release of macula that `is_compatible` means. */
+#define COORDINATOR_COMPATIBLE "v0_14_3"
+
 struct coordinator_options {
     struct nat_config nat;
     uint32_t lookup_timeout_ms;
-    uint32_t profile_cache_ttl_ms;
+    uint32_t profile_cache_ttl_ms;      /* 0: no cache of its own */
     const char *const *preferred_nodes; /* of --connect */
     size_t preferred_count;
-    bool is_compatible; /* with v0.14.3: nothing is read from the DHT */
+    bool is_compatible; /* nothing is read from the DHT */
 };
 
 struct coordinator_counters {
@@ -78,6 +81,9 @@ struct coordinator {
     uint8_t random[COORDINATOR_RANDOM_POOL];
     size_t random_left;
 };
+
+/* Fills in the defaults. */
+void coordinator_options_init(struct coordinator_options *options);
 
 /* Starts the process. Returns 0 or a negative errno. */
 int coordinator_start(struct coordinator *co, struct node *node, struct profile_cache *cache,

@@ -23,11 +23,6 @@ static void put_map(struct buffer *b, const char *key, const struct entry *entri
 
 static void put_options(struct coordinator *co, struct buffer *b)
 {
-    static const char *const rules[] = {
-        [NAT_RULES_DOCUMENTED] = "documented",
-        [NAT_RULES_V0_14_3] = "v0_14_3",
-        [NAT_RULES_FEASIBLE] = "feasible",
-    };
     const struct coordinator_options *o = &co->options;
     const struct entry numbers[] = {
         {"punch_timeout_ms", o->nat.punch_timeout_ms},
@@ -35,15 +30,15 @@ static void put_options(struct coordinator *co, struct buffer *b)
         {"coordination_delay_ms", o->nat.coordination_delay_ms},
         {"lookup_timeout_ms", o->lookup_timeout_ms},
         {"profile_cache_ttl_ms", o->profile_cache_ttl_ms},
-        {"session_ttl_s", o->nat.session_ttl_ms / 1000},
+        {"session_ttl_s", o->nat.session_ttl_s},
         {"max_sessions", o->nat.max_sessions},
     };
 
     put_map(b, "options", numbers, COUNT(numbers));
     term_put_atom(b, "strategy_rules");
-    term_put_atom(b, rules[o->nat.rules]);
+    term_put_atom(b, nat_rules_name(o->nat.rules));
     term_put_atom(b, "compatibility");
-    term_put_atom(b, o->is_compatible ? "v0_14_3" : "none");
+    term_put_atom(b, o->is_compatible ? COORDINATOR_COMPATIBLE : "none");
 }
 
 static void put_sessions(struct coordinator *co, struct buffer *b)

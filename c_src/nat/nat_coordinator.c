@@ -14,7 +14,7 @@ void nat_config_init(struct nat_config *config)
         .max_punch_attempts = 3,
         .punch_timeout_ms = 5000,
         .coordination_delay_ms = 100,
-        .session_ttl_ms = 300000,
+        .session_ttl_s = 300,
         .max_sessions = 1000000,
         .max_profile_bytes = UINT64_C(512) << 20,
         .max_id_bytes = UINT64_C(512) << 20,

@@ -108,6 +108,17 @@ enum nat_strategy nat_strategy_after_direct(enum nat_rules rules,
     return NAT_RELAY;
 }
 
+const char *nat_rules_name(enum nat_rules rules)
+{
+    static const char *const names[NAT_RULE_SETS] = {
+        [NAT_RULES_DOCUMENTED] = "documented",
+        [NAT_RULES_V0_14_3] = "v0_14_3",
+        [NAT_RULES_FEASIBLE] = "feasible",
+    };
+
+    return names[rules];
+}
+
 enum nat_strategy nat_strategy_choose(enum nat_rules rules, const struct nat_profile *initiator,
                                       const struct nat_profile *target)
 {

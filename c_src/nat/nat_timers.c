@@ -31,7 +31,7 @@ static struct nat_session *next_swept(struct nat_coordinator *c)
     if (c->ended != NULL && c->ended->since <= c->sweep_from)
         return c->ended;
     if (oldest != NULL && oldest->since <= c->sweep_from &&
-        c->sweep_from - oldest->since > c->config.session_ttl_ms)
+        c->sweep_from - oldest->since > c->config.session_ttl_s * UINT64_C(1000))
         return oldest;
     return NULL;
 }

@@ -151,7 +151,7 @@ static void measure(uint64_t sessions, uint64_t peers)
     nat_config_init(&config);
     config.max_sessions = 4000000;
     config.punch_timeout_ms = 1000000000;
-    config.session_ttl_ms = 1000000000;
+    config.session_ttl_s = 1000000;
     if (nat_coordinator_create(&coordinator, &config) < 0)
         abort();
     before = allocated();
@@ -179,9 +179,9 @@ static void measure(uint64_t sessions, uint64_t peers)
            "\"bytes_per_session\":%.0f",
            (unsigned long long)sessions, (unsigned long long)peers, asked, punched,
            (double)bytes / (double)sessions);
-    now.monotonic_ms += config.session_ttl_ms;
+    now.monotonic_ms += config.session_ttl_s * UINT64_C(1000);
     tick();
-    now.monotonic_ms += config.session_ttl_ms;
+    now.monotonic_ms += config.session_ttl_s * UINT64_C(1000);
     tick();
     printf(",\"bytes_left\":%lld}\n", (long long)allocated() - (long long)before);
     fflush(stdout);

@@ -37,7 +37,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int result = options_parse(&o, argc, argv, error, sizeof error);
     if (result == 0) {
         fuzz_check(node_name_is_valid(o.node_name, strlen(o.node_name)));
-        fuzz_check(o.port <= 65535 && o.max_sessions > 0 && o.connect_count <= OPTIONS_CONNECT_MAX);
+        fuzz_check(o.port <= 65535 && o.coordinator.nat.max_sessions > 0 &&
+                   o.connect_count <= OPTIONS_CONNECT_MAX);
         options_free(&o);
     } else if (result < 0) {
         fuzz_check(error[0] != 0 && !strpbrk(error, "\n\r\033"));

@@ -68,10 +68,7 @@ static void on_monitor_exit(void *ctx, struct connection *c, const struct contro
 static void start(void)
 {
     struct sockaddr_in any;
-    struct coordinator_options settings = {
-        .lookup_timeout_ms = 2000,
-        .profile_cache_ttl_ms = 2000,
-    };
+    struct coordinator_options settings;
 
     memset(&f, 0, sizeof f);
     fuzz_check(uv_loop_init(&f.loop) == 0);
@@ -85,7 +82,7 @@ static void start(void)
     };
     fuzz_check(node_init(&f.node, &config) == 0);
     f.node.epmd.creation = 0x01010101; /* as in the corpus */
-    nat_config_init(&settings.nat);
+    coordinator_options_init(&settings);
     settings.nat.max_sessions = 20;
     net_kernel_start(&f.net_kernel, &f.node);
     profile_cache_start(&f.cache, &f.node);

@@ -10,19 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const rules_names[] = {"documented", "v0_14_3", "feasible"};
 static const char *const strategy_names[] = {"direct", "hole_punch", "relay"};
 
 static void print_counts(bool affine, bool bare, bool plain)
 {
-    for (int rules = 0; rules < 3; rules++) {
+    for (int rules = 0; rules < NAT_RULE_SETS; rules++) {
         struct matrix_counts c = matrix_count((enum nat_rules)rules, affine, bare, plain);
 
         printf("%-11s %-7s %-5s %-6s %5u %9u %8u %8u  %4u %3u %3u %3u  %5.1f %%\n",
-               rules_names[rules], affine ? "affine" : "strict", bare ? "bare" : "drops",
-               plain ? "plain" : "lab", c.promised, c.connected, c.promised_wrongly,
-               c.relayed_wrongly, c.attempts[0], c.attempts[1], c.attempts[2], c.attempts[3],
-               c.share);
+               nat_rules_name((enum nat_rules)rules), affine ? "affine" : "strict",
+               bare ? "bare" : "drops", plain ? "plain" : "lab", c.promised, c.connected,
+               c.promised_wrongly, c.relayed_wrongly, c.attempts[0], c.attempts[1], c.attempts[2],
+               c.attempts[3], c.share);
     }
 }
 
@@ -54,7 +53,7 @@ static void print_pair(const struct sim_peer_setup *a, const struct sim_peer_set
     struct sim_result punch = sim_pair(NAT_RULES_FEASIBLE, 1, a, b, true);
 
     printf("%s %s", nat_type_name(a->type, first), nat_type_name(b->type, second));
-    for (int rules = 0; rules < 3; rules++)
+    for (int rules = 0; rules < NAT_RULE_SETS; rules++)
         printf(" %s", strategy_names[sim_pair((enum nat_rules)rules, 1, a, b, false).strategy]);
     if (punch.connected)
         printf(" %u\n", punch.attempt);

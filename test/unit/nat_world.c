@@ -48,7 +48,7 @@ void world_free(struct world *world)
     const struct nat_counters *counters = nat_counters(world->nat);
 
     world_forget(world);
-    world->now.monotonic_ms += world->config.session_ttl_ms + 2 * NAT_SWEEP_MS;
+    world->now.monotonic_ms += world->config.session_ttl_s * 1000 + 2 * NAT_SWEEP_MS;
     for (int i = 0; i < 2; i++) {
         while (nat_tick(world->nat, world->now, 100)) {
             world_drain(world);
@@ -56,7 +56,7 @@ void world_free(struct world *world)
         }
         world_drain(world);
         world_forget(world);
-        world->now.monotonic_ms += world->config.session_ttl_ms + NAT_SWEEP_MS + 1;
+        world->now.monotonic_ms += world->config.session_ttl_s * 1000 + NAT_SWEEP_MS + 1;
     }
     for (int i = 0; i < NAT_LIVE_STATES; i++)
         ck_assert_uint_eq(counters->live[i], 0);

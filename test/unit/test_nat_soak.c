@@ -468,7 +468,7 @@ START_TEST(agrees_with_the_model)
     seed = 0x9e3779b97f4a7c15u * (uint64_t)(_i + 1);
     world_init(&world);
     world.config.max_sessions = MAX_LIVE;
-    world.config.session_ttl_ms = TTL_MS;
+    world.config.session_ttl_s = TTL_MS / 1000;
     world_start(&world);
     memset(sessions, 0, sizeof sessions);
     session_count = 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command line: defaults, both forms of a value, bounds, and what is refused with which line.
  */
+#include "base/log.h"
 #include "options.h"
 #include "suites.h"
 
@@ -59,15 +60,15 @@ START_TEST(defaults_are_those_of_the_documentation)
     ck_assert_int_eq(options.listen.ss_family, AF_UNSPEC);
     ck_assert_uint_eq(options.port, 0);
     ck_assert_uint_eq(options.connect_count, 0);
-    ck_assert_uint_eq(options.punch_timeout_ms, 5000);
-    ck_assert_uint_eq(options.max_punch_attempts, 3);
-    ck_assert_uint_eq(options.coordination_delay_ms, 100);
-    ck_assert_uint_eq(options.lookup_timeout_ms, 2000);
-    ck_assert_uint_eq(options.profile_cache_ttl_ms, 2000);
-    ck_assert_uint_eq(options.session_ttl_s, 300);
-    ck_assert_uint_eq(options.max_sessions, 1000000);
-    ck_assert_int_eq(options.rules, NAT_RULES_DOCUMENTED);
-    ck_assert(!options.is_compatible);
+    ck_assert_uint_eq(options.coordinator.nat.punch_timeout_ms, 5000);
+    ck_assert_uint_eq(options.coordinator.nat.max_punch_attempts, 3);
+    ck_assert_uint_eq(options.coordinator.nat.coordination_delay_ms, 100);
+    ck_assert_uint_eq(options.coordinator.lookup_timeout_ms, 2000);
+    ck_assert_uint_eq(options.coordinator.profile_cache_ttl_ms, 2000);
+    ck_assert_uint_eq(options.coordinator.nat.session_ttl_s, 300);
+    ck_assert_uint_eq(options.coordinator.nat.max_sessions, 1000000);
+    ck_assert_int_eq(options.coordinator.nat.rules, NAT_RULES_DOCUMENTED);
+    ck_assert(!options.coordinator.is_compatible);
     ck_assert_int_eq(options.log_level, LOG_INFO);
     ck_assert(!options.exit_on_stdin_eof);
     options_free(&options);
@@ -87,14 +88,14 @@ START_TEST(every_option_sets_its_field_and_no_other)
     ck_assert_uint_eq(options.connect_count, 2);
     ck_assert_str_eq(options.connect[0], "b@h");
     ck_assert_str_eq(options.connect[1], "c@h");
-    ck_assert_uint_eq(options.punch_timeout_ms, 11);
-    ck_assert_uint_eq(options.max_punch_attempts, 12);
-    ck_assert_uint_eq(options.coordination_delay_ms, 13);
-    ck_assert_uint_eq(options.lookup_timeout_ms, 14);
-    ck_assert_uint_eq(options.profile_cache_ttl_ms, 15);
-    ck_assert_uint_eq(options.session_ttl_s, 16);
-    ck_assert_uint_eq(options.max_sessions, 17);
-    ck_assert_int_eq(options.rules, NAT_RULES_V0_14_3);
+    ck_assert_uint_eq(options.coordinator.nat.punch_timeout_ms, 11);
+    ck_assert_uint_eq(options.coordinator.nat.max_punch_attempts, 12);
+    ck_assert_uint_eq(options.coordinator.nat.coordination_delay_ms, 13);
+    ck_assert_uint_eq(options.coordinator.lookup_timeout_ms, 14);
+    ck_assert_uint_eq(options.coordinator.profile_cache_ttl_ms, 15);
+    ck_assert_uint_eq(options.coordinator.nat.session_ttl_s, 16);
+    ck_assert_uint_eq(options.coordinator.nat.max_sessions, 17);
+    ck_assert_int_eq(options.coordinator.nat.rules, NAT_RULES_V0_14_3);
     ck_assert_int_eq(options.log_level, LOG_DEBUG);
     ck_assert(options.exit_on_stdin_eof);
 
@@ -111,28 +112,40 @@ START_TEST(the_last_of_a_repeated_option_counts)
     ck_taken("--port", "1", "--port", "2", "--strategy-rules=v0_14_3",
              "--strategy-rules=documented");
     ck_assert_uint_eq(options.port, 2);
-    ck_assert_int_eq(options.rules, NAT_RULES_DOCUMENTED);
+    ck_assert_int_eq(options.coordinator.nat.rules, NAT_RULES_DOCUMENTED);
     options_free(&options);
 }
 END_TEST
 
 START_TEST(all_rule_sets_have_a_name)
 {
-    ck_taken("--strategy-rules", "feasible");
-    ck_assert_int_eq(options.rules, NAT_RULES_FEASIBLE);
-    options_free(&options);
+    for (int i = 0; i < NAT_RULE_SETS; i++) {
+        ck_taken("--strategy-rules", nat_rules_name((enum nat_rules)i));
+        ck_assert_int_eq(options.coordinator.nat.rules, i);
+        options_free(&options);
+    }
+}
+END_TEST
+
+START_TEST(all_levels_have_a_name)
+{
+    for (int i = LOG_ERR; i <= LOG_DEBUG; i++) {
+        ck_taken("--log-level", log_level_name(i));
+        ck_assert_int_eq(options.log_level, i);
+        options_free(&options);
+    }
 }
 END_TEST
 
 START_TEST(compatibility_brings_the_old_rules)
 {
     ck_taken("--compatibility", "v0_14_3");
-    ck_assert(options.is_compatible);
-    ck_assert_int_eq(options.rules, NAT_RULES_V0_14_3);
+    ck_assert(options.coordinator.is_compatible);
+    ck_assert_int_eq(options.coordinator.nat.rules, NAT_RULES_V0_14_3);
     options_free(&options);
     ck_taken("--strategy-rules", "feasible", "--compatibility=v0_14_3");
-    ck_assert(options.is_compatible);
-    ck_assert_int_eq(options.rules, NAT_RULES_FEASIBLE);
+    ck_assert(options.coordinator.is_compatible);
+    ck_assert_int_eq(options.coordinator.nat.rules, NAT_RULES_FEASIBLE);
     options_free(&options);
     ck_refused("--compatibility must be v0_14_3, not 'v0_14_4'", "--compatibility", "v0_14_4");
 }
@@ -170,15 +183,15 @@ static void ck_all_are_set(void)
     ck_assert_uint_eq(options.connect_count, 2);
     ck_assert_str_eq(options.connect[0], "b@h.x");
     ck_assert_str_eq(options.connect[1], "c@h.x");
-    ck_assert_uint_eq(options.punch_timeout_ms, 11);
-    ck_assert_uint_eq(options.max_punch_attempts, 12);
-    ck_assert_uint_eq(options.coordination_delay_ms, 13);
-    ck_assert_uint_eq(options.lookup_timeout_ms, 14);
-    ck_assert_uint_eq(options.profile_cache_ttl_ms, 15);
-    ck_assert_uint_eq(options.session_ttl_s, 16);
-    ck_assert_uint_eq(options.max_sessions, 17);
-    ck_assert_int_eq(options.rules, NAT_RULES_FEASIBLE);
-    ck_assert(options.is_compatible);
+    ck_assert_uint_eq(options.coordinator.nat.punch_timeout_ms, 11);
+    ck_assert_uint_eq(options.coordinator.nat.max_punch_attempts, 12);
+    ck_assert_uint_eq(options.coordinator.nat.coordination_delay_ms, 13);
+    ck_assert_uint_eq(options.coordinator.lookup_timeout_ms, 14);
+    ck_assert_uint_eq(options.coordinator.profile_cache_ttl_ms, 15);
+    ck_assert_uint_eq(options.coordinator.nat.session_ttl_s, 16);
+    ck_assert_uint_eq(options.coordinator.nat.max_sessions, 17);
+    ck_assert_int_eq(options.coordinator.nat.rules, NAT_RULES_FEASIBLE);
+    ck_assert(options.coordinator.is_compatible);
     ck_assert_int_eq(options.log_level, LOG_DEBUG);
     ck_assert(options.exit_on_stdin_eof);
 }
@@ -198,12 +211,12 @@ START_TEST(every_option_can_be_in_the_environment)
     ck_assert_uint_eq(options.port, 1);
     ck_assert_uint_eq(options.connect_count, 1);
     ck_assert_str_eq(options.connect[0], "y@z");
-    ck_assert_int_eq(options.rules, NAT_RULES_DOCUMENTED);
+    ck_assert_int_eq(options.coordinator.nat.rules, NAT_RULES_DOCUMENTED);
     ck_assert_int_eq(options.log_level, LOG_ERR);
-    ck_assert_uint_eq(options.session_ttl_s, 16);
+    ck_assert_uint_eq(options.coordinator.nat.session_ttl_s, 16);
     options_free(&options);
     ck_taken("--sname", "z", "--connect", "y@z", "--compatibility", "v0_14_3");
-    ck_assert_int_eq(options.rules, NAT_RULES_V0_14_3);
+    ck_assert_int_eq(options.coordinator.nat.rules, NAT_RULES_V0_14_3);
     options_free(&options);
 }
 END_TEST
@@ -216,7 +229,7 @@ START_TEST(an_empty_variable_counts_as_none)
     setenv("MACULA_NAT_NO_SUCH_OPTION", "x", 1);
     ck_assert_int_eq(parse((const char *const[]){NULL}), 0);
     ck_assert_uint_eq(options.port, 0);
-    ck_assert(!options.exit_on_stdin_eof && !options.is_compatible);
+    ck_assert(!options.exit_on_stdin_eof && !options.coordinator.is_compatible);
     options_free(&options);
     setenv("MACULA_NAT_EXIT_ON_STDIN_EOF", "false", 1);
     ck_assert_int_eq(parse((const char *const[]){NULL}), 0);
@@ -259,9 +272,10 @@ START_TEST(wrong_options_are_refused)
     ck_refused("--cookie-file needs a value: FILE", "--cookie-file", "--port", "1");
     ck_refused("--exit-on-stdin-eof takes no value", "--exit-on-stdin-eof=yes");
     ck_refused("--help takes no value", "--help=1");
-    ck_refused("--strategy-rules must be documented|v0_14_3|feasible, not 'v1'", "--strategy-rules",
-               "v1");
-    ck_refused("--log-level must be", "--log-level", "loud");
+    ck_refused("--strategy-rules must be documented, v0_14_3 or feasible, not 'v1'",
+               "--strategy-rules", "v1");
+    ck_refused("--log-level must be error, warning, notice, info or debug, not 'loud'",
+               "--log-level", "loud");
     ck_refused("--log-level needs a value", "--log-level=");
 }
 END_TEST
@@ -455,11 +469,11 @@ START_TEST(help_names_what_the_parser_takes)
         char argument[64] = "";
 
         ck_assert_uint_le(strlen(line), 120);
-        if (sscanf(line, "  --%60[a-z-] %60[A-Z|@a-z0-9_]", option + 2, argument) < 1)
+        if (sscanf(line, "  --%60[a-z-] %60[A-Z@]", option + 2, argument) < 1)
             continue;
         memcpy(option, "--", 2);
         count++;
-        if (strchr(argument, '|') != NULL || (argument[0] >= 'A' && argument[0] <= 'Z'))
+        if (argument[0] >= 'A' && argument[0] <= 'Z')
             ck_refused("needs a value", option);
         else if (PARSE(option) == 0)
             options_free(&options);
@@ -485,6 +499,7 @@ Suite *suite_options(void)
     tcase_add_loop_test(tests, wrong_variables_are_refused, 0, 6);
     tcase_add_test(tests, wrong_options_are_refused);
     tcase_add_test(tests, all_rule_sets_have_a_name);
+    tcase_add_test(tests, all_levels_have_a_name);
     tcase_add_test(tests, an_error_is_one_short_line_whatever_the_argument_holds);
     tcase_add_loop_test(tests, numbers_have_bounds, 0, sizeof bounds / sizeof bounds[0]);
     tcase_add_test(tests, short_names);
