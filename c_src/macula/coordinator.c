@@ -14,7 +14,8 @@
 #include <syslog.h>
 #include <time.h>
 
-#define TICK_BUDGET      2000 /* sessions per turn: about a millisecond, then others get theirs */
+#define TICK_SESSIONS    100     /* at a time, then the clock is looked at */
+#define TICK_NS          1000000 /* of a turn for what is due */
 #define NEVER            UINT64_MAX
 #define NS_PER_MS        1000000
 #define CLOCK_READING_NS 1000 /* from reading one clock to reading the next, most often */
@@ -93,15 +94,45 @@ static void give_memory_back(struct coordinator *co)
 #endif
 }
 
-/* What had waited for the end of a suspension came before what became due meanwhile. */
+static void take_actions(struct coordinator *co)
+{
+    struct nat_action action;
+
+    while (nat_next_action(co->nat, &action)) {
+        switch (action.type) {
+        case NAT_COORDINATE:
+            delivery_start(&co->deliveries, &action);
+            break;
+        case NAT_NOTIFY:
+            notifier_take(&co->notifier, &action);
+            break;
+        case NAT_RELEASE_WATCHER:
+            watcher_give_back(&co->watchers, action.watcher);
+            break;
+        }
+    }
+}
+
+/*
+ * As long as this took, nothing more is due: sessions that retry again and again have at most half
+ * of the time. What had waited for the end of a suspension came before what became due meanwhile.
+ */
 static void take_due(struct coordinator *co)
 {
-    if (co->server.is_suspended || co->server.deferred ||
-        nat_next_deadline(co->nat) > aligned_ns(co) / NS_PER_MS)
+    uint64_t start = aligned_ns(co), end;
+    bool is_more;
+
+    if (co->server.is_suspended || co->server.deferred || start < co->rest_until_ns ||
+        nat_next_deadline(co->nat) > start / NS_PER_MS)
         return;
-    nat_tick(co->nat, coordinator_now(co), TICK_BUDGET);
+    do {
+        is_more = nat_tick(co->nat, coordinator_now(co), TICK_SESSIONS);
+        take_actions(co);
+        end = aligned_ns(co);
+    } while (is_more && end - start < TICK_NS);
+    co->rest_until_ns = end + (end - start);
     give_memory_back(co);
-    coordinator_act(co);
+    set_timer(co);
 }
 
 /* In every turn, as under load the loop's own timers lag behind by a millisecond or two. */
@@ -126,7 +157,10 @@ static void on_timer(uv_timer_t *timer)
 static void set_timer(struct coordinator *co)
 {
     uint64_t at = nat_next_deadline(co->nat);
+    uint64_t rested = co->rest_until_ns / NS_PER_MS + 1;
 
+    if (at < rested)
+        at = rested;
     if (co->server.is_suspended || at >= co->timer_at)
         return;
     co->timer_at = at;
@@ -137,21 +171,7 @@ static void set_timer(struct coordinator *co)
 
 void coordinator_act(struct coordinator *co)
 {
-    struct nat_action action;
-
-    while (nat_next_action(co->nat, &action)) {
-        switch (action.type) {
-        case NAT_COORDINATE:
-            delivery_start(&co->deliveries, &action);
-            break;
-        case NAT_NOTIFY:
-            notifier_take(&co->notifier, &action);
-            break;
-        case NAT_RELEASE_WATCHER:
-            watcher_give_back(&co->watchers, action.watcher);
-            break;
-        }
-    }
+    take_actions(co);
     set_timer(co);
 }
 

@@ -74,7 +74,8 @@ struct coordinator {
     uv_idle_t listing_turn;
     uv_check_t turn;
     uv_timer_t timer;
-    uint64_t timer_at; /* as nat_now.monotonic_ms */
+    uint64_t timer_at;      /* as nat_now.monotonic_ms */
+    uint64_t rest_until_ns; /* of the same clock: before, nothing that is due is done */
     uint64_t phase_ns; /* by which wall time is further into its millisecond than uv_hrtime() */
     uint64_t crowd;    /* the most sessions at a time since memory was given back */
     bool some_stayed;  /* when it was */

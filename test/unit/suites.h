@@ -17,6 +17,7 @@ int test_rounds(int rounds);
     X(buffer) \
     X(control) \
     X(cookie) \
+    X(coordinator) \
     X(cursor) \
     X(dht) \
     X(epmd) \
@@ -24,6 +25,7 @@ int test_rounds(int rounds);
     X(id_text) \
     X(log) \
     X(lookup) \
+    X(mailboxes) \
     X(nat_coordinator) \
     X(nat_heap) \
     X(nat_lab) \
@@ -32,6 +34,7 @@ int test_rounds(int rounds);
     X(nat_shortage) \
     X(nat_soak) \
     X(nat_strategy) \
+    X(notifier) \
     X(options) \
     X(profile_term) \
     X(router) \
