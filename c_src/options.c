@@ -221,17 +221,17 @@ static const struct row rows[] = {
      COORDINATOR(nat.session_ttl_s), 1, 86400, NULL},
     {"--max-sessions", "N", take_number, "live sessions kept",
      COORDINATOR(nat.max_sessions), 1, 10000000, NULL},
-    {"--strategy-rules", "RULES", take_choice, "what chooses the strategy",
+    {"--strategy-rules", "RULES", take_choice, "rules that choose the strategy",
      COORDINATOR(nat.rules), 0, NAT_RULE_SETS - 1, rules_choice},
     {"--compatibility", "RELEASE", take_compatibility,
      "answer as the module of " COORDINATOR_COMPATIBLE " did: its rules, and nothing read from the DHT",
      0, 0, 0, NULL},
-    {"--log-level", "LEVEL", take_choice, "what is logged, with all before it",
+    {"--log-level", "LEVEL", take_choice, "least level that is logged",
      OPTION(log_level), LOG_ERR, LOG_DEBUG, log_level_name},
-    {"--exit-on-stdin-eof", NULL, take_switch, "end when stdin is closed",
+    {"--exit-on-stdin-eof", NULL, take_switch, "shut down when stdin is closed",
      OPTION(exit_on_stdin_eof), 0, 0, NULL},
-    {"--help", NULL, take_help, "print this text and end", 0, 0, 0, NULL},
-    {"--version", NULL, take_version, "print the version and end", 0, 0, 0, NULL},
+    {"--help", NULL, take_help, "print this text and exit", 0, 0, 0, NULL},
+    {"--version", NULL, take_version, "print the version and exit", 0, 0, 0, NULL},
 };
 /* clang-format on */
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
@@ -283,7 +283,7 @@ void options_print_help(FILE *out)
           "between them, a switch is true or false, and an empty variable counts as none. The "
           "command line\n"
           "wins. EPMD is found with ERL_EPMD_PORT and ERL_EPMD_ADDRESS.\n"
-          "Exit status: 0 ended in order, 1 ended by another process, 64 wrong usage, 69 name or "
+          "Exit status: 0 shut down, 1 ended by another process, 64 wrong usage, 69 name or "
           "port taken\n"
           "or no EPMD, 71 no memory or file descriptors, 77 no usable cookie.\n",
           out);

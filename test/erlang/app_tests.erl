@@ -810,7 +810,7 @@ repositories() ->
         false -> ok;
         _ ->
             repository(Dir ++ "/macula_nat_cnode",
-                       ["Makefile", "rebar.config", "scripts", "c_src", "include", "src", "priv/.gitignore"]),
+                       ["Makefile", "mk", "rebar.config", "scripts", "c_src", "include", "src", "priv/.gitignore"]),
             repository(Dir ++ "/macula", ["-C", "test/erlang/support/doubles/macula", "."])
     end,
     Dir.
