@@ -296,12 +296,6 @@ enum nat_argument {
 enum nat_argument nat_request_check(const struct nat_request *request);
 
 /*
- * Says which random bytes the nat_request after the next one will bring. Changes nothing but its
- * time: where the session will be in a large table is fetched from memory meanwhile.
- */
-void nat_expect(struct nat_coordinator *coordinator, const uint8_t random[NAT_RANDOM_LEN]);
-
-/*
  * Decides how the initiator should connect to the target, and opens a session (or joins the newest
  * hole punch that lives in the other direction). `view` gets what is to be answered: strategy
  * and session id as decided; its other fields are those of the session now. Errors, nothing

@@ -3,6 +3,7 @@
 
 #include "macula/profile_term.h"
 #include "macula/session_term.h"
+#include "nat/nat_expect.h"
 #include "term/term_write.h"
 
 #include <errno.h>

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "nat/nat_internal.h"
+#include "nat/nat_prefetch.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define CACHE_LINE 64u /* bytes; nothing but speed depends on it */
 
 void nat_config_init(struct nat_config *config)
 {
@@ -90,36 +89,16 @@ enum nat_argument nat_request_check(const struct nat_request *request)
     return NAT_ARGUMENT_NONE;
 }
 
-/* Inlined: gcc drops a call of a function that does nothing but this, as one without effect. */
-static inline __attribute__((always_inline)) void expect_use(const struct nat_session *session)
+/* The next session to be evicted was last used when it came: fetches it until the next request
+ * wants it. */
+static NAT_PREFETCH void expect_eviction(const struct nat_coordinator *c)
 {
-    const char *bytes = (const char *)session;
-
-    if (session == NULL)
+    if (c->pending == NULL)
         return;
-    for (size_t at = 0; at < sizeof *session; at += CACHE_LINE)
-        __builtin_prefetch(bytes + at, 1);
-    __builtin_prefetch(bytes + sizeof *session - 1, 1);
-}
-
-/*
- * The next one to be evicted was last looked at when it came, and so were its neighbours in the
- * hash table: fetches them from memory until the next request wants them.
- */
-static inline __attribute__((always_inline)) void expect_eviction(const struct nat_coordinator *c)
-{
-    const struct nat_session *next = c->pending;
-    const UT_hash_table *table;
-
-    if (next == NULL)
-        return;
-    table = next->hh.tbl;
-    __builtin_prefetch(&table->buckets[next->hh.hashv & (table->num_buckets - 1)], 1);
-    __builtin_prefetch(next->hh.next, 1);
-    __builtin_prefetch(next->hh.hh_next, 1);
-    __builtin_prefetch(next->hh.hh_prev, 1);
-    /* What was asked for here the last time is there now; this is for the next time. */
-    expect_use(next->pending_next);
+    nat_prefetch_removal(c->pending);
+    /* This one itself is there by now: it was asked for the last time. This is for the next time.
+     */
+    nat_prefetch_session(c->pending->pending_next);
 }
 
 static bool has_too_much(const struct nat_coordinator *c)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "nat/nat_expect.h"
 #include "nat/nat_internal.h"
+#include "nat/nat_prefetch.h"
 #include "nat/nat_profile.h"
 
 #include <errno.h>
@@ -33,25 +35,22 @@ static void encode_base64(const uint8_t in[NAT_RANDOM_LEN], char out[NAT_MADE_ID
     *out = '=';
 }
 
-/* NULL if there is none yet. */
-static const UT_hash_bucket *bucket_of(const struct nat_coordinator *c, uint32_t hash)
+static const UT_hash_bucket *expected_bucket(const struct nat_coordinator *c)
 {
-    const struct nat_session *shard = c->sessions[NAT_SHARD(hash)];
-
-    return shard != NULL ? &shard->hh.tbl->buckets[hash & (shard->hh.tbl->num_buckets - 1)] : NULL;
+    return nat_bucket_of(c->sessions[NAT_SHARD(c->expected)], c->expected);
 }
 
 /* One step at a time, as each has to arrive before the next can be asked for. */
 void nat_expect(struct nat_coordinator *c, const uint8_t random[NAT_RANDOM_LEN])
 {
-    const UT_hash_bucket *bucket = bucket_of(c, c->expected);
+    const UT_hash_bucket *bucket = expected_bucket(c);
     char id[NAT_MADE_ID_LEN];
 
     if (bucket != NULL)
         __builtin_prefetch(bucket->hh_head, 1);
     encode_base64(random, id);
     c->expected = nat_hash(c->config.hash_key, id, sizeof id);
-    bucket = bucket_of(c, c->expected);
+    bucket = expected_bucket(c);
     if (bucket != NULL)
         __builtin_prefetch(bucket, 1);
 }
