@@ -163,21 +163,21 @@ void clocks_take_down(struct clocks *clocks, struct slice node_name)
 
 void clocks_put(const struct clocks *clocks, struct buffer *b)
 {
-    unsigned shown = 0;
-    struct clock *clock;
+    struct term_map nodes, map;
 
-    for (clock = clocks->by_name; clock && shown < CLOCK_SHOWN_MAX; clock = clock->hh.next)
-        shown += clock->known;
-    term_put_map(b, (int)shown);
-    for (clock = clocks->by_name; shown > 0; clock = clock->hh.next) {
+    term_open_map(&nodes, b);
+    for (const struct clock *clock = clocks->by_name; clock && nodes.pairs < CLOCK_SHOWN_MAX;
+         clock = clock->hh.next) {
         if (!clock->known)
             continue;
+        term_count_pair(&nodes);
         term_put_atom_slice(b, (struct slice){clock->name, clock->name_len});
-        term_put_map(b, 2);
-        term_put_atom(b, "ahead_us");
+        term_open_map(&map, b);
+        term_put_key(&map, "ahead_us");
         term_put_int(b, clock->ahead_us);
-        term_put_atom(b, "round_trip_us");
+        term_put_key(&map, "round_trip_us");
         term_put_int(b, (int64_t)clock->round_trip_us);
-        shown--;
+        term_close_map(&map);
     }
+    term_close_map(&nodes);
 }

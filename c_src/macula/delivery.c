@@ -128,6 +128,7 @@ static int build_store(void *ctx, struct buffer *b)
 {
     struct delivery *d = ctx;
     uint8_t key[DHT_KEY_SIZE];
+    struct term_map map;
 
     int error = dht_key(key, "punch.coord.", slice_of_nat(d->action.recipient_id),
                         slice_of_nat(d->action.session.session_id));
@@ -136,11 +137,12 @@ static int build_store(void *ctx, struct buffer *b)
     term_put_tuple(b, 3);
     term_put_atom(b, "store");
     term_put_binary(b, (struct slice){key, sizeof key});
-    term_put_map(b, 2);
-    term_put_atom(b, "type");
+    term_open_map(&map, b);
+    term_put_key(&map, "type");
     term_put_atom(b, "punch_coordinate");
-    term_put_atom(b, "payload");
+    term_put_key(&map, "payload");
     coordinate_put(b, &d->action);
+    term_close_map(&map);
     return 0;
 }
 

@@ -153,25 +153,27 @@ static void reply_get(struct profile_cache *cache, const struct caller *caller,
     reply_close(&reply);
 }
 
-static void put_count(struct buffer *b, const char *key, uint64_t count)
+static void put_count(struct term_map *map, const char *key, uint64_t count)
 {
-    term_put_atom(b, key);
-    term_put_int(b, (int64_t)count);
+    term_put_key(map, key);
+    term_put_int(map->out, (int64_t)count);
 }
 
 static void put_stats(struct gen_server *gs, struct buffer *b)
 {
     struct profile_cache *cache = (struct profile_cache *)gs;
     uint64_t total = cache->hits + cache->misses;
+    struct term_map map;
 
-    term_put_map(b, 6);
-    put_count(b, "size", cache->count);
-    put_count(b, "max_entries", PROFILE_CACHE_MAX_ENTRIES);
-    put_count(b, "hits", cache->hits);
-    put_count(b, "misses", cache->misses);
-    put_count(b, "evictions", cache->evictions);
-    term_put_atom(b, "hit_rate");
+    term_open_map(&map, b);
+    put_count(&map, "size", cache->count);
+    put_count(&map, "max_entries", PROFILE_CACHE_MAX_ENTRIES);
+    put_count(&map, "hits", cache->hits);
+    put_count(&map, "misses", cache->misses);
+    put_count(&map, "evictions", cache->evictions);
+    term_put_key(&map, "hit_rate");
     term_put_float(b, total ? (double)cache->hits / (double)total : 0.0);
+    term_close_map(&map);
 }
 
 static void on_call(struct gen_server *gs, const struct caller *caller, struct slice request)

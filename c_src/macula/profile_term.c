@@ -233,27 +233,25 @@ static bool is_date_key(struct slice key)
 void profile_put_dated(struct buffer *b, struct slice map, int64_t ttl_seconds, int64_t detected_at)
 {
     struct cursor c = cursor_of(map);
-    struct cursor count;
     struct slice key, value;
+    struct term_map dated;
     int pairs = 0;
-    int kept = 0;
 
     if (!cursor_map(&c, &pairs))
         pairs = 0;
-    count = c;
-    for (int i = 0; i < pairs && cursor_term(&count, &key) && cursor_term(&count, &value); i++)
-        kept += !is_date_key(key);
-    term_put_map(b, kept + 2);
+    term_open_map(&dated, b);
     for (int i = 0; i < pairs && cursor_term(&c, &key) && cursor_term(&c, &value); i++) {
         if (is_date_key(key))
             continue;
+        term_count_pair(&dated);
         term_put_raw(b, key);
         term_put_raw(b, value);
     }
-    term_put_atom(b, "ttl_seconds");
+    term_put_key(&dated, "ttl_seconds");
     term_put_int(b, ttl_seconds);
-    term_put_atom(b, "detected_at");
+    term_put_key(&dated, "detected_at");
     term_put_int(b, detected_at);
+    term_close_map(&dated);
 }
 
 void profile_put(struct buffer *b, const struct nat_profile *profile)

@@ -35,64 +35,69 @@ static const char *result_name(enum nat_result result)
     return names[result];
 }
 
-static void put_binary(struct buffer *b, const char *key, struct nat_bytes value)
+static void put_binary(struct term_map *map, const char *key, struct nat_bytes value)
 {
-    term_put_atom(b, key);
-    term_put_binary(b, slice_of_nat(value));
+    term_put_key(map, key);
+    term_put_binary(map->out, slice_of_nat(value));
 }
 
-static void put_atom(struct buffer *b, const char *key, const char *value)
+static void put_atom(struct term_map *map, const char *key, const char *value)
 {
-    term_put_atom(b, key);
-    term_put_atom(b, value);
+    term_put_key(map, key);
+    term_put_atom(map->out, value);
+}
+
+static void put_int(struct term_map *map, const char *key, int64_t value)
+{
+    term_put_key(map, key);
+    term_put_int(map->out, value);
+}
+
+static void put_profile(struct term_map *map, const char *key, const struct nat_profile *profile)
+{
+    term_put_key(map, key);
+    profile_put(map->out, profile);
 }
 
 void session_put(struct buffer *b, const struct nat_session_view *s)
 {
-    bool ended = s->result != NAT_RESULT_NONE;
+    struct term_map map;
 
-    term_put_map(b, ended ? 10 : 9);
-    put_binary(b, "session_id", s->session_id);
-    put_binary(b, "initiator_id", s->initiator_id);
-    put_binary(b, "target_id", s->target_id);
-    term_put_atom(b, "initiator_profile");
-    profile_put(b, s->initiator_profile);
-    term_put_atom(b, "target_profile");
-    profile_put(b, s->target_profile);
-    put_atom(b, "strategy", strategy_name(s->strategy));
-    put_atom(b, "state", state_name(s->state));
-    term_put_atom(b, "attempts");
-    term_put_int(b, s->attempts);
-    term_put_atom(b, "created_at");
-    term_put_int(b, s->created_at);
-    if (ended)
-        put_atom(b, "result", result_name(s->result));
+    term_open_map(&map, b);
+    put_binary(&map, "session_id", s->session_id);
+    put_binary(&map, "initiator_id", s->initiator_id);
+    put_binary(&map, "target_id", s->target_id);
+    put_profile(&map, "initiator_profile", s->initiator_profile);
+    put_profile(&map, "target_profile", s->target_profile);
+    put_atom(&map, "strategy", strategy_name(s->strategy));
+    put_atom(&map, "state", state_name(s->state));
+    put_int(&map, "attempts", s->attempts);
+    put_int(&map, "created_at", s->created_at);
+    if (s->result != NAT_RESULT_NONE)
+        put_atom(&map, "result", result_name(s->result));
+    term_close_map(&map);
 }
 
 /* The documented keys; a retry that differs from the first attempt has more, which old peers
  * ignore. */
 void coordinate_put(struct buffer *b, const struct nat_action *a)
 {
-    bool is_retry = a->attempt > 0;
+    struct term_map map;
 
-    term_put_map(b, 6 + is_retry + (a->local_port != 0));
-    put_binary(b, "session_id", a->session.session_id);
-    put_binary(b, "peer_id", a->peer_id);
-    put_binary(b, "peer_host", a->peer_host);
-    term_put_atom(b, "peer_ports");
+    term_open_map(&map, b);
+    put_binary(&map, "session_id", a->session.session_id);
+    put_binary(&map, "peer_id", a->peer_id);
+    put_binary(&map, "peer_host", a->peer_host);
+    term_put_key(&map, "peer_ports");
     term_put_list(b, (int)a->port_count);
     for (size_t i = 0; i < a->port_count; i++)
         term_put_int(b, a->peer_ports[i]);
     term_put_nil(b);
-    term_put_atom(b, "punch_time");
-    term_put_int(b, a->punch_time);
-    put_atom(b, "role", a->role == NAT_INITIATOR ? "initiator" : "target");
-    if (is_retry) {
-        term_put_atom(b, "attempt");
-        term_put_int(b, a->attempt);
-    }
-    if (a->local_port != 0) {
-        term_put_atom(b, "local_port");
-        term_put_int(b, a->local_port);
-    }
+    put_int(&map, "punch_time", a->punch_time);
+    put_atom(&map, "role", a->role == NAT_INITIATOR ? "initiator" : "target");
+    if (a->attempt > 0)
+        put_int(&map, "attempt", a->attempt);
+    if (a->local_port != 0)
+        put_int(&map, "local_port", a->local_port);
+    term_close_map(&map);
 }

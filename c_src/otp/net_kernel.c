@@ -22,9 +22,12 @@ static void on_other(struct gen_server *gs, struct slice message)
 
 static void put_state(struct gen_server *gs, struct buffer *b)
 {
-    term_put_map(b, 1);
-    term_put_atom(b, "node");
+    struct term_map map;
+
+    term_open_map(&map, b);
+    term_put_key(&map, "node");
     term_put_atom(b, gs->process.node->name);
+    term_close_map(&map);
 }
 
 static const struct gen_server_callbacks callbacks = {

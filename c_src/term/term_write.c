@@ -155,3 +155,26 @@ void term_close_list(struct buffer *b, size_t opened, uint32_t length)
     put_u32(buffer_data(b) + opened + 1, length);
     term_put_nil(b);
 }
+
+void term_open_map(struct term_map *map, struct buffer *b)
+{
+    *map = (struct term_map){.out = b, .opened = buffer_size(b)};
+    term_put_map(b, 0);
+}
+
+void term_count_pair(struct term_map *map)
+{
+    map->pairs++;
+}
+
+void term_put_key(struct term_map *map, const char *key)
+{
+    term_count_pair(map);
+    term_put_atom(map->out, key);
+}
+
+void term_close_map(struct term_map *map)
+{
+    if (!map->out->overflow)
+        put_u32(buffer_data(map->out) + map->opened + 1, map->pairs);
+}

@@ -15,6 +15,7 @@ void term_put_tuple(struct buffer *b, int arity);
 /* A list's head; put the tail (term_put_nil) behind its `length` > 0 elements. */
 void term_put_list(struct buffer *b, int length);
 void term_put_nil(struct buffer *b);
+/* A map's head; `pairs` times a key and its value follow. */
 void term_put_map(struct buffer *b, int pairs);
 /* `name` in UTF-8, at most 255 characters. */
 void term_put_atom(struct buffer *b, const char *name);
@@ -37,6 +38,20 @@ void term_put_atoms(struct buffer *b, int arity, ...);
  * returned and their number. */
 size_t term_open_list(struct buffer *b);
 void term_close_list(struct buffer *b, size_t opened, uint32_t length);
+
+/*
+ * A map of any number of pairs, which counts them: open it, put a key (an atom) and its value for
+ * each, close it. Where the key is another term, call term_count_pair and put both.
+ */
+struct term_map {
+    struct buffer *out;
+    size_t opened;
+    uint32_t pairs;
+};
+void term_open_map(struct term_map *map, struct buffer *b);
+void term_put_key(struct term_map *map, const char *key);
+void term_count_pair(struct term_map *map);
+void term_close_map(struct term_map *map);
 
 /* Makes the term of one atom (`name` in UTF-8, at most 255 bytes) without a buffer, in `room`. */
 #define TERM_ATOM_SIZE (2 + 255)

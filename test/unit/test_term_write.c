@@ -203,6 +203,45 @@ START_TEST(test_open_lists)
 END_TEST
 
 /* Nothing is written behind an overflow. */
+/* A map within a map, one with a key that is no atom, and one without pairs. */
+START_TEST(test_open_maps)
+{
+    struct term_map outer, inner;
+    int count;
+
+    term_put_tuple(&b, 2);
+    term_open_map(&outer, &b);
+    term_put_key(&outer, "inner");
+    term_open_map(&inner, &b);
+    for (int i = 0; i < 300; i++) {
+        term_count_pair(&inner);
+        term_put_int(&b, i);
+        term_put_nil(&b);
+    }
+    term_close_map(&inner);
+    term_put_key(&outer, "more");
+    term_put_int(&b, 1);
+    term_close_map(&outer);
+    term_open_map(&outer, &b);
+    term_close_map(&outer);
+    struct cursor c = written();
+    ck_assert(cursor_tuple(&c, 2));
+    ck_assert(cursor_map(&c, &count) && count == 2);
+    ck_assert(cursor_is_atom(&c, "inner"));
+    ck_assert(cursor_map(&c, &count) && count == 300);
+    for (int i = 0; i < 300; i++) {
+        int64_t key;
+        ck_assert(cursor_int(&c, &key) && key == i);
+        ck_assert(cursor_list(&c, &count) && count == 0);
+    }
+    ck_assert(cursor_is_atom(&c, "more"));
+    int64_t one;
+    ck_assert(cursor_int(&c, &one) && one == 1);
+    ck_assert(cursor_map(&c, &count) && count == 0);
+    ck_assert_int_eq(c.at, c.end);
+}
+END_TEST
+
 START_TEST(test_overflow)
 {
     term_put_int(&b, 1);
@@ -217,6 +256,10 @@ START_TEST(test_overflow)
     term_put_reference(&b, slice_of("n@h"), 1, 2);
     term_put_string(&b, "x");
     term_put_raw(&b, slice_of("x"));
+    struct term_map map;
+    term_open_map(&map, &b);
+    term_put_key(&map, "x");
+    term_close_map(&map);
     ck_assert_uint_eq(buffer_size(&b), size);
     ck_assert(b.overflow);
 }
@@ -237,6 +280,7 @@ Suite *suite_term_write(void)
     tcase_add_test(tc, test_containers);
     tcase_add_test(tc, test_large_tuple);
     tcase_add_test(tc, test_open_lists);
+    tcase_add_test(tc, test_open_maps);
     tcase_add_test(tc, test_overflow);
     suite_add_tcase(s, tc);
     return s;
