@@ -7,6 +7,7 @@
 #include "descriptors.h"
 #include "distribution/node.h"
 #include "input.h"
+#include "macula/api.h"
 #include "macula/coordinator.h"
 #include "options.h"
 #include "otp/net_kernel.h"
@@ -73,7 +74,7 @@ static void on_spawn(void *ctx, const struct spawn_request *request)
     struct program *p = ctx;
 
     if (!p->is_stopping)
-        rpc_take_spawn(&p->rpc, request);
+        rpc_handle_spawn(&p->rpc, request);
 }
 
 static void on_up(void *ctx, struct connection *c)
@@ -81,14 +82,14 @@ static void on_up(void *ctx, struct connection *c)
     struct program *p = ctx;
 
     if (!p->is_stopping)
-        coordinator_take_up(&p->coordinator, c);
+        coordinator_node_up(&p->coordinator, c);
 }
 
 static void on_down(void *ctx, struct connection *c)
 {
     struct program *p = ctx;
 
-    coordinator_take_down(&p->coordinator, c);
+    coordinator_node_down(&p->coordinator, c);
 }
 
 static void on_monitor_exit(void *ctx, struct connection *c, const struct control *control)

@@ -13,7 +13,7 @@
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
-#include "macula/coordinator.h"
+#include "macula/coordinator_options.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -4,19 +4,19 @@
  * the module does: it calls or casts to the registered process, so that rpc and gen_server:call
  * take the same way from there.
  */
+#include "macula/api.h"
+
 #include "macula/coordinator.h"
 #include "macula/profile_term.h"
 #include "term/term_write.h"
 
-static struct gen_server *coordinator_server(void *ctx)
-{
-    return &((struct coordinator *)ctx)->server;
-}
-
-static struct gen_server *cache_server(void *ctx)
-{
-    return &((struct coordinator *)ctx)->cache->server;
-}
+/* How a call of a function becomes a request {Function, Argument, ...} or, without arguments, the
+ * atom Function. */
+struct request_form {
+    bool is_cast;
+    bool (*check)(struct cursor args);     /* NULL: the server checks */
+    void (*put_default)(struct buffer *b); /* the last argument, of the function without it */
+};
 
 static void put_arguments(struct buffer *b, struct cursor args, int count)
 {
@@ -26,89 +26,80 @@ static void put_arguments(struct buffer *b, struct cursor args, int count)
         term_put_raw(b, argument);
 }
 
-/* Begins the request {Name, ...} of so many arguments; free the buffer. */
-static void open_request(struct buffer *b, const char *name, int arity)
+static void put_request(struct buffer *b, const struct rpc_function *f,
+                        const struct request_form *form, struct cursor args)
 {
-    buffer_init(b);
-    term_put_tuple(b, 1 + arity);
-    term_put_atom(b, name);
+    if (f->arity > 0)
+        term_put_tuple(b, 1 + f->arity + (form->put_default ? 1 : 0));
+    term_put_atom(b, f->function);
+    put_arguments(b, args, f->arity);
+    if (form->put_default)
+        form->put_default(b);
 }
 
-static void put_request(struct buffer *b, const char *name, struct cursor args, int arity)
+static void reply_function_clause(const struct caller *caller, const struct rpc_function *f,
+                                  struct cursor args)
 {
-    open_request(b, name, arity);
-    put_arguments(b, args, arity);
+    struct buffer list;
+
+    buffer_init(&list);
+    term_put_list(&list, f->arity);
+    put_arguments(&list, args, f->arity);
+    term_put_nil(&list);
+    reply_failure(caller, "function_clause", slice_of(f->module), slice_of(f->function),
+                  buffer_slice(&list));
+    buffer_free(&list);
 }
 
-static void call(struct gen_server *gs, const struct caller *caller, struct buffer *request)
+static void call(struct gen_server *gs, const struct caller *caller, const struct buffer *request)
 {
     if (request->overflow)
         reply_error(caller, "overloaded");
     else
         gen_server_call(gs, caller, buffer_slice(request));
-    buffer_free(request);
 }
 
-static void cast(struct gen_server *gs, const struct caller *caller, struct buffer *request)
+static void cast(struct gen_server *gs, const struct caller *caller, const struct buffer *request)
 {
     if (request->overflow)
         node_note_no_memory(caller->node, gs->process.node->name, "a cast");
     else
         gen_server_cast(gs, buffer_slice(request));
-    buffer_free(request);
     reply_atom(caller, "ok");
 }
 
-static void call_atom(struct gen_server *gs, const struct caller *caller, const char *name)
+static void send_request(struct gen_server *gs, const struct rpc_function *f,
+                         const struct caller *caller, struct cursor args)
 {
+    const struct request_form *form = f->data;
     struct buffer request;
 
+    if (form->check && !form->check(args)) {
+        reply_function_clause(caller, f, args);
+        return;
+    }
     buffer_init(&request);
-    term_put_atom(&request, name);
-    call(gs, caller, &request);
+    put_request(&request, f, form, args);
+    if (form->is_cast)
+        cast(gs, caller, &request);
+    else
+        call(gs, caller, &request);
+    buffer_free(&request);
 }
 
-static void api_request_connection_2(void *ctx, const struct caller *caller, struct cursor args)
+static void to_coordinator(void *ctx, const struct rpc_function *f, const struct caller *caller,
+                           struct cursor args)
 {
-    struct buffer request;
-
-    open_request(&request, "request_connection", 3);
-    put_arguments(&request, args, 2);
-    term_put_map(&request, 0);
-    call(coordinator_server(ctx), caller, &request);
+    send_request(&((struct coordinator *)ctx)->server, f, caller, args);
 }
 
-static void api_request_connection_3(void *ctx, const struct caller *caller, struct cursor args)
+static void to_cache(void *ctx, const struct rpc_function *f, const struct caller *caller,
+                     struct cursor args)
 {
-    struct buffer request;
-
-    put_request(&request, "request_connection", args, 3);
-    call(coordinator_server(ctx), caller, &request);
+    send_request(&((struct coordinator *)ctx)->cache->server, f, caller, args);
 }
 
-static void api_coordinate_punch(void *ctx, const struct caller *caller, struct cursor args)
-{
-    struct buffer request;
-
-    put_request(&request, "coordinate_punch", args, 3);
-    cast(coordinator_server(ctx), caller, &request);
-}
-
-static void api_report_result(void *ctx, const struct caller *caller, struct cursor args)
-{
-    struct buffer request;
-
-    put_request(&request, "report_result", args, 3);
-    cast(coordinator_server(ctx), caller, &request);
-}
-
-static void api_get_pending(void *ctx, const struct caller *caller, struct cursor args)
-{
-    (void)args;
-    call_atom(coordinator_server(ctx), caller, "get_pending");
-}
-
-/* --- macula_nat_cache --- */
+/* --- checks and defaults --- */
 
 static bool is_id(struct cursor c)
 {
@@ -125,68 +116,28 @@ static bool is_profile(struct cursor c)
     return cursor_binary(&c, &id) && cursor_map(&c, &pairs);
 }
 
-static bool has_ttl(struct cursor c)
+static bool is_profile_with_ttl(struct cursor c)
 {
     struct slice id, profile;
     int64_t ttl;
 
-    return cursor_term(&c, &id) && cursor_term(&c, &profile) && cursor_int(&c, &ttl) && ttl > 0;
+    return is_profile(c) && cursor_term(&c, &id) && cursor_term(&c, &profile) &&
+           cursor_int(&c, &ttl) && ttl > 0;
 }
 
-static void reply_function_clause(const struct caller *caller, const char *function,
-                                  struct cursor args, int arity)
+static void put_no_options(struct buffer *b)
 {
-    struct buffer list;
-
-    buffer_init(&list);
-    term_put_list(&list, arity);
-    put_arguments(&list, args, arity);
-    term_put_nil(&list);
-    reply_failure(caller, "function_clause", slice_of("macula_nat_cache"), slice_of(function),
-                  buffer_slice(&list));
-    buffer_free(&list);
+    term_put_map(b, 0);
 }
 
-static void put_profile(void *ctx, const struct caller *caller, struct cursor args, bool with_ttl)
+static void put_default_ttl(struct buffer *b)
 {
-    struct buffer request;
-    int arity = with_ttl ? 3 : 2;
-
-    if (!is_profile(args) || (with_ttl && !has_ttl(args))) {
-        reply_function_clause(caller, "put", args, arity);
-        return;
-    }
-    open_request(&request, "put", 3);
-    put_arguments(&request, args, arity);
-    if (!with_ttl)
-        term_put_int(&request, PROFILE_CACHE_DEFAULT_TTL);
-    cast(cache_server(ctx), caller, &request);
-}
-
-static void api_cache_put_2(void *ctx, const struct caller *caller, struct cursor args)
-{
-    put_profile(ctx, caller, args, false);
-}
-
-static void api_cache_put_3(void *ctx, const struct caller *caller, struct cursor args)
-{
-    put_profile(ctx, caller, args, true);
-}
-
-static void api_cache_get(void *ctx, const struct caller *caller, struct cursor args)
-{
-    struct buffer request;
-
-    if (!is_id(args)) {
-        reply_function_clause(caller, "get", args, 1);
-        return;
-    }
-    put_request(&request, "get", args, 1);
-    call(cache_server(ctx), caller, &request);
+    term_put_int(b, PROFILE_CACHE_DEFAULT_TTL);
 }
 
 /* Without a macula node there is no DHT: what is not in the cache is what v0.14.3 says then. */
-static void api_cache_get_from_dht(void *ctx, const struct caller *caller, struct cursor args)
+static void get_from_dht(void *ctx, const struct rpc_function *f, const struct caller *caller,
+                         struct cursor args)
 {
     struct coordinator *co = ctx;
     struct reply reply;
@@ -194,7 +145,7 @@ static void api_cache_get_from_dht(void *ctx, const struct caller *caller, struc
     bool stale;
 
     if (!is_id(args)) {
-        reply_function_clause(caller, "get_from_dht", args, 1);
+        reply_function_clause(caller, f, args);
         return;
     }
     cursor_binary(&args, &id);
@@ -211,46 +162,29 @@ static void api_cache_get_from_dht(void *ctx, const struct caller *caller, struc
     reply_close(&reply);
 }
 
-static void api_cache_invalidate(void *ctx, const struct caller *caller, struct cursor args)
-{
-    struct buffer request;
+/* --- the table --- */
 
-    if (!is_id(args)) {
-        reply_function_clause(caller, "invalidate", args, 1);
-        return;
-    }
-    put_request(&request, "invalidate", args, 1);
-    cast(cache_server(ctx), caller, &request);
-}
+#define COORDINATOR "macula_nat_coordinator"
+#define CACHE       "macula_nat_cache"
+#define FORM(...)   (&(const struct request_form){__VA_ARGS__})
 
-static void api_cache_clear(void *ctx, const struct caller *caller, struct cursor args)
-{
-    struct buffer request;
-    (void)args;
+static const struct request_form a_call = {.is_cast = false};
+static const struct request_form a_cast = {.is_cast = true};
 
-    buffer_init(&request);
-    term_put_atom(&request, "clear");
-    cast(cache_server(ctx), caller, &request);
-}
-
-static void api_cache_stats(void *ctx, const struct caller *caller, struct cursor args)
-{
-    (void)args;
-    call_atom(cache_server(ctx), caller, "stats");
-}
-
+/* clang-format off */
 const struct rpc_function api_functions[] = {
-    {"macula_nat_coordinator", "request_connection", 2, api_request_connection_2},
-    {"macula_nat_coordinator", "request_connection", 3, api_request_connection_3},
-    {"macula_nat_coordinator", "coordinate_punch", 3, api_coordinate_punch},
-    {"macula_nat_coordinator", "report_result", 3, api_report_result},
-    {"macula_nat_coordinator", "get_pending", 0, api_get_pending},
-    {"macula_nat_cache", "put", 2, api_cache_put_2},
-    {"macula_nat_cache", "put", 3, api_cache_put_3},
-    {"macula_nat_cache", "get", 1, api_cache_get},
-    {"macula_nat_cache", "get_from_dht", 1, api_cache_get_from_dht},
-    {"macula_nat_cache", "invalidate", 1, api_cache_invalidate},
-    {"macula_nat_cache", "clear", 0, api_cache_clear},
-    {"macula_nat_cache", "stats", 0, api_cache_stats},
+    {COORDINATOR, "request_connection", 2, to_coordinator, FORM(.put_default = put_no_options)},
+    {COORDINATOR, "request_connection", 3, to_coordinator, &a_call},
+    {COORDINATOR, "coordinate_punch", 3, to_coordinator, &a_cast},
+    {COORDINATOR, "report_result", 3, to_coordinator, &a_cast},
+    {COORDINATOR, "get_pending", 0, to_coordinator, &a_call},
+    {CACHE, "put", 2, to_cache, FORM(true, is_profile, put_default_ttl)},
+    {CACHE, "put", 3, to_cache, FORM(true, is_profile_with_ttl, NULL)},
+    {CACHE, "get", 1, to_cache, FORM(false, is_id, NULL)},
+    {CACHE, "get_from_dht", 1, get_from_dht, NULL},
+    {CACHE, "invalidate", 1, to_cache, FORM(true, is_id, NULL)},
+    {CACHE, "clear", 0, to_cache, &a_cast},
+    {CACHE, "stats", 0, to_cache, &a_call},
 };
+/* clang-format on */
 const size_t api_function_count = sizeof api_functions / sizeof api_functions[0];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/clocks.h"
 
+#include "otp/rpc_client.h"
 #include "term/term_write.h"
 
 #include <stdlib.h>
@@ -62,7 +63,7 @@ static int64_t wall_us(void)
 static void ask(struct clock *clock);
 
 /* The remote clock was read somewhere between question and answer: half-way, as far as we know. */
-static void take_sample(struct clock *clock, int64_t remote_us)
+static void use_sample(struct clock *clock, int64_t remote_us)
 {
     uint64_t round_trip_us = (uv_hrtime() - clock->asked_at) / 1000;
 
@@ -85,7 +86,7 @@ static void on_answer(void *ctx, enum call_outcome outcome, struct slice answer)
     /* Anything else is a node without rex, or one that does not know the time. */
     if (outcome == CALL_ANSWERED && cursor_int(&c, &remote_us) && remote_us > 0 &&
         remote_us < TIME_MAX)
-        take_sample(clock, remote_us);
+        use_sample(clock, remote_us);
 }
 
 static void ask(struct clock *clock)
@@ -96,19 +97,15 @@ static void ask(struct clock *clock)
 
     if (!via)
         return;
-    clock->call = call_open(clock->all->calls, via, "rex", CLOCK_LIMIT_MS, on_answer, clock, &b);
+    clock->call =
+        call_open(clock->all->calls, via, RPC_SERVER, CLOCK_LIMIT_MS, on_answer, clock, &b);
     if (!clock->call)
         return;
     clock->samples++;
     clock->asked_at = uv_hrtime();
-    term_put_tuple(b, 5);
-    term_put_atom(b, "call");
-    term_put_atom(b, "erlang");
-    term_put_atom(b, "system_time");
-    term_put_list(b, 1);
+    rpc_open_request(b, "erlang", "system_time", 1);
     term_put_atom(b, "microsecond");
-    term_put_nil(b);
-    term_put_atom(b, "user");
+    rpc_close_request(b);
     call_send(clock->call);
 }
 
@@ -153,7 +150,7 @@ bool clocks_get(const struct clocks *clocks, struct slice node_name, int64_t *ah
     return true;
 }
 
-void clocks_take_down(struct clocks *clocks, struct slice node_name)
+void clocks_node_down(struct clocks *clocks, struct slice node_name)
 {
     struct clock *clock = find(clocks, node_name);
 

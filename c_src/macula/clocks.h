@@ -40,7 +40,7 @@ bool clocks_get(const struct clocks *clocks, struct slice node_name, int64_t *ah
                 uint32_t *delay_ms);
 
 /* The connection is down, and its calls have ended. */
-void clocks_take_down(struct clocks *clocks, struct slice node_name);
+void clocks_node_down(struct clocks *clocks, struct slice node_name);
 
 /* Writes #{Node => #{ahead_us, round_trip_us}}, of CLOCK_SHOWN_MAX nodes at most. */
 void clocks_put(const struct clocks *clocks, struct buffer *b);

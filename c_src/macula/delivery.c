@@ -5,6 +5,7 @@
 #include "macula/id_text.h"
 #include "macula/profile_term.h"
 #include "macula/session_term.h"
+#include "otp/rpc_client.h"
 #include "term/term_write.h"
 
 #include <stdio.h>
@@ -15,9 +16,23 @@
 
 #define CONNECTORS_MAX 2 /* nodes that try to reach a peer, the caller's own first */
 
+static const char connector_module[] = "macula_peer_connector";
+
+/* The steps of a delivery, in this order. One that is not needed or not possible is left out; after
+ * the last of them it has failed. */
+enum step {
+    STEP_FIND_HOST,     /* asks the DHT for the other peer's host, which its profile lacks */
+    STEP_MAILBOX,       /* to the process that stands for the recipient */
+    STEP_FIND_ENDPOINT, /* asks the DHT for the recipient's endpoint, which its profile lacks */
+    STEP_CONNECT,       /* has a macula node connect to that endpoint */
+    STEP_STORE,         /* leaves it in the DHT, where the recipient looks for it */
+    STEP_FAIL,
+};
+
 struct delivery {
     struct deliveries *all;
-    struct ask *ask;
+    enum step step;
+    struct ask *ask;          /* the question of this step */
     uint64_t started;         /* loop ms */
     struct nat_action action; /* its views point into `bytes` */
     struct nat_profile *recipient_profile;
@@ -28,42 +43,7 @@ struct delivery {
     uint8_t bytes[];
 };
 
-void deliveries_init(struct deliveries *all, struct services *services, struct calls *calls,
-                     struct mailboxes *mailboxes, struct clocks *clocks,
-                     struct nat_coordinator *nat)
-{
-    *all = (struct deliveries){
-        .services = services,
-        .calls = calls,
-        .mailboxes = mailboxes,
-        .clocks = clocks,
-        .nat = nat,
-    };
-}
-
-static void note_delay(struct deliveries *all, struct nat_bytes recipient, uint64_t ms)
-{
-    if (ms > all->slowest_ms)
-        all->slowest_ms = ms;
-    nat_peer_delay(all->nat, recipient, (uint32_t)ms);
-}
-
-static void delivery_free(struct delivery *d)
-{
-    DL_DELETE(d->all->under_way, d);
-    d->all->count--;
-    nat_profile_unref(d->recipient_profile);
-    free(d);
-}
-
-void deliveries_free(struct deliveries *all)
-{
-    while (all->under_way) {
-        if (all->under_way->ask)
-            ask_cancel(all->under_way->ask);
-        delivery_free(all->under_way);
-    }
-}
+/* --- what becomes of it --- */
 
 /* For whoever follows a session through the log: never suppressed. */
 static void trace(struct deliveries *all, const struct nat_action *a, const char *result)
@@ -77,7 +57,34 @@ static void trace(struct deliveries *all, const struct nat_action *a, const char
              id_text(session, a->session.session_id), result);
 }
 
-/* --- a mailbox --- */
+static void note_delay(struct deliveries *all, struct nat_bytes recipient, uint64_t ms)
+{
+    if (ms > all->counters.slowest_delivery_ms)
+        all->counters.slowest_delivery_ms = ms;
+    nat_peer_delay(all->nat, recipient, (uint32_t)ms);
+}
+
+static void note_failure(struct deliveries *all, const struct nat_action *action, const char *why)
+{
+    char id[ID_TEXT_SIZE];
+
+    all->counters.undelivered++;
+    id_text(id, action->recipient_id);
+    /* One line a second for all peers: where there is no way to one there is often none to any. */
+    node_log_about(all->mailboxes->node, LOG_WARNING, "delivery", all->mailboxes->node->name, id,
+                   "PUNCH_COORDINATE could not be delivered to %s: %s", id, why);
+    trace(all, action, "could not be delivered");
+}
+
+static void delivery_free(struct delivery *d)
+{
+    DL_DELETE(d->all->under_way, d);
+    d->all->count--;
+    nat_profile_unref(d->recipient_profile);
+    free(d);
+}
+
+/* --- the mailbox --- */
 
 static bool send_to_mailbox(struct deliveries *all, const struct nat_action *action)
 {
@@ -96,7 +103,7 @@ static bool send_to_mailbox(struct deliveries *all, const struct nat_action *act
     term_put_atom(b, "punch_coordinate");
     coordinate_put(b, &told);
     connection_close_frame(via);
-    all->to_mailboxes++;
+    all->counters.delivered_to_mailboxes++;
     trace(all, action, "to its mailbox");
     clocks_measure(all->clocks, pid->node);
     if (known)
@@ -104,206 +111,10 @@ static bool send_to_mailbox(struct deliveries *all, const struct nat_action *act
     return true;
 }
 
-/* --- the DHT as a last resort --- */
-
-static void note_failure(struct deliveries *all, const struct nat_action *action, const char *why)
-{
-    char id[ID_TEXT_SIZE];
-
-    all->failed++;
-    id_text(id, action->recipient_id);
-    /* One line a second for all peers: where there is no way to one there is often none to any. */
-    node_log_about(all->mailboxes->node, LOG_WARNING, "delivery", all->mailboxes->node->name, id,
-                   "PUNCH_COORDINATE could not be delivered to %s: %s", id, why);
-    trace(all, action, "could not be delivered");
-}
-
-static void delivery_fail(struct delivery *d)
-{
-    note_failure(d->all, &d->action, "no mailbox, no connection, no DHT");
-    delivery_free(d);
-}
-
-static int build_store(void *ctx, struct buffer *b)
-{
-    struct delivery *d = ctx;
-    uint8_t key[DHT_KEY_SIZE];
-    struct term_map map;
-
-    int error = dht_key(key, "punch.coord.", slice_of_nat(d->action.recipient_id),
-                        slice_of_nat(d->action.session.session_id));
-    if (error)
-        return error;
-    term_put_tuple(b, 3);
-    term_put_atom(b, "store");
-    term_put_binary(b, (struct slice){key, sizeof key});
-    term_open_map(&map, b);
-    term_put_key(&map, "type");
-    term_put_atom(b, "punch_coordinate");
-    term_put_key(&map, "payload");
-    coordinate_put(b, &d->action);
-    term_close_map(&map);
-    return 0;
-}
-
-static void on_stored(void *ctx, bool answered, struct slice answer)
-{
-    struct delivery *d = ctx;
-    (void)answer;
-
-    d->ask = NULL;
-    if (answered) {
-        d->all->to_dht++;
-        trace(d->all, &d->action, "to the DHT");
-        delivery_free(d);
-    } else {
-        delivery_fail(d);
-    }
-}
-
-static const struct ask_kind ask_store = {SERVICE_ROUTING, SERVICES_MAX_TRIES, build_store,
-                                          dht_judge, on_stored};
-
-static struct ask *ask(struct delivery *d, const struct ask_kind *kind, uint64_t limit_ms)
-{
-    d->ask = ask_start(d->all->services, d->all->calls, kind, d->action.origin, limit_ms, d);
-    return d->ask;
-}
-
-static void store(struct delivery *d)
-{
-    if (!ask(d, &ask_store, DELIVERY_DHT_LIMIT))
-        delivery_fail(d);
-}
-
-/* --- a macula node that connects to the peer --- */
-
-/* rex runs the function in a process of its own: however long that takes, nobody stands behind it.
- */
-static int build_send_message(void *ctx, struct buffer *b)
-{
-    struct delivery *d = ctx;
-
-    term_put_tuple(b, 5);
-    term_put_atom(b, "call");
-    term_put_atom(b, "macula_peer_connector");
-    term_put_atom(b, "send_message");
-    term_put_list(b, 3);
-    term_put_binary(b, slice_of(d->endpoint));
-    term_put_atom(b, "punch_coordinate");
-    coordinate_put(b, &d->action);
-    term_put_nil(b);
-    /* As group leader: we have no process that would answer input and output requests. */
-    term_put_atom(b, "user");
-    return 0;
-}
-
-/* {badrpc, {'EXIT', {undef, [{macula_peer_connector, send_message, _, _} | _]}}}: the node has no
- * such module. */
-static bool is_undefined(struct slice answer)
-{
-    struct cursor c = cursor_of(answer);
-    int length;
-
-    return cursor_tuple(&c, 2) && cursor_is_atom(&c, "badrpc") && cursor_tuple(&c, 2) &&
-           cursor_is_atom(&c, "EXIT") && cursor_tuple(&c, 2) && cursor_is_atom(&c, "undef") &&
-           cursor_list(&c, &length) && cursor_tuple(&c, 4) &&
-           cursor_is_atom(&c, "macula_peer_connector");
-}
-
-static enum ask_verdict judge_send_message(struct slice answer)
-{
-    struct cursor c = cursor_of(answer);
-
-    if (cursor_is_atom(&c, "ok"))
-        return ASK_ACCEPT;
-    return is_undefined(answer) ? ASK_MISSING : ASK_NEXT;
-}
-
-static void on_message_sent(void *ctx, bool answered, struct slice answer)
-{
-    struct delivery *d = ctx;
-    (void)answer;
-
-    d->ask = NULL;
-    if (answered) {
-        d->all->to_connectors++;
-        trace(d->all, &d->action, "by a macula node");
-        note_delay(d->all, d->action.recipient_id,
-                   uv_now(d->all->services->node->loop) - d->started);
-        delivery_free(d);
-    } else {
-        store(d);
-    }
-}
-
-static const struct ask_kind ask_send_message = {
-    SERVICE_CONNECTOR, CONNECTORS_MAX, build_send_message, judge_send_message, on_message_sent};
-
-static void send_message(struct delivery *d)
-{
-    if (d->endpoint[0] == '\0' || !ask(d, &ask_send_message, DELIVERY_CONNECTOR_LIMIT))
-        store(d);
-}
-
-/* --- addresses that only the DHT has --- */
-
-static int put_endpoint_find(struct buffer *b, struct nat_bytes id)
-{
-    uint8_t key[DHT_KEY_SIZE];
-
-    int error = dht_key(key, "peer.endpoint.", slice_of_nat(id), (struct slice){0});
-    if (error)
-        return error;
-    dht_put_find(b, key);
-    return 0;
-}
-
-/* The first value with a usable <<"host">>, and <<"port">> or 0. */
-static bool read_endpoint(struct slice answer, struct nat_bytes *host, uint16_t *port)
-{
-    struct dht_values values = {.left = 0};
-    struct slice map, text;
-    struct cursor value;
-    uint16_t ignored;
-    int64_t number;
-
-    while (dht_next_value(answer, &values, &map)) {
-        if (!dht_map_get(map, "host", &value) || !cursor_binary(&value, &text) ||
-            nat_endpoint_split(nat_bytes_of(text), host, &ignored) != 0)
-            continue;
-        *port = dht_map_get(map, "port", &value) && cursor_int(&value, &number) && number > 0 &&
-                        number <= UINT16_MAX
-                    ? (uint16_t)number
-                    : 0;
-        return true;
-    }
-    return false;
-}
-
-static int build_find_recipient(void *ctx, struct buffer *b)
-{
-    return put_endpoint_find(b, ((struct delivery *)ctx)->action.recipient_id);
-}
-
-static void on_recipient_found(void *ctx, bool answered, struct slice answer)
-{
-    struct delivery *d = ctx;
-    struct nat_bytes host;
-    uint16_t port;
-
-    d->ask = NULL;
-    if (!answered || !read_endpoint(answer, &host, &port) || port == 0 ||
-        nat_endpoint_format(d->endpoint, sizeof d->endpoint, host, port) < 0)
-        d->endpoint[0] = '\0';
-    send_message(d);
-}
-
-static const struct ask_kind ask_find_recipient = {
-    SERVICE_ROUTING, SERVICES_MAX_TRIES, build_find_recipient, dht_judge, on_recipient_found};
+/* --- addresses --- */
 
 /* As the profile has it, but for an IPv6 address: its brackets would be taken as part of it. */
-static bool take_endpoint(struct delivery *d, struct nat_bytes endpoint)
+static bool set_endpoint(struct delivery *d, struct nat_bytes endpoint)
 {
     struct nat_bytes host;
     uint16_t port;
@@ -328,7 +139,7 @@ static void read_profile_endpoint(struct delivery *d)
     if (!d->recipient_profile)
         return;
     nat_profile_get(d->recipient_profile, &fields);
-    if (take_endpoint(d, fields.endpoint) || fields.reflexive_ip.len == 0 ||
+    if (set_endpoint(d, fields.endpoint) || fields.reflexive_ip.len == 0 ||
         fields.reflexive_port == 0)
         return;
     if (nat_endpoint_format(d->endpoint, sizeof d->endpoint, fields.reflexive_ip,
@@ -336,44 +147,211 @@ static void read_profile_endpoint(struct delivery *d)
         d->endpoint[0] = '\0';
 }
 
+/* Of an answer of the DHT: the first value with a usable <<"host">>, and <<"port">> or 0. */
+static bool read_address(struct slice answer, struct nat_bytes *host, uint16_t *port)
+{
+    struct dht_values values = {.left = 0};
+    struct slice map, text;
+    struct cursor value;
+    uint16_t ignored;
+    int64_t number;
+
+    while (dht_next_value(answer, &values, &map)) {
+        if (!dht_map_get(map, "host", &value) || !cursor_binary(&value, &text) ||
+            nat_endpoint_split(nat_bytes_of(text), host, &ignored) != 0)
+            continue;
+        *port = dht_map_get(map, "port", &value) && cursor_int(&value, &number) && number > 0 &&
+                        number <= UINT16_MAX
+                    ? (uint16_t)number
+                    : 0;
+        return true;
+    }
+    return false;
+}
+
+static void read_found_host(struct delivery *d, struct slice answer)
+{
+    struct nat_bytes host;
+    uint16_t port;
+
+    if (!read_address(answer, &host, &port) || host.len >= sizeof d->host)
+        return;
+    memcpy(d->host, host.data, host.len);
+    d->action.peer_host = (struct nat_bytes){d->host, host.len};
+}
+
+static void read_found_endpoint(struct delivery *d, struct slice answer)
+{
+    struct nat_bytes host;
+    uint16_t port;
+
+    if (!read_address(answer, &host, &port) || port == 0 ||
+        nat_endpoint_format(d->endpoint, sizeof d->endpoint, host, port) < 0)
+        d->endpoint[0] = '\0';
+}
+
+/* --- questions to macula nodes --- */
+
+static int build_find(struct buffer *b, struct nat_bytes id)
+{
+    uint8_t key[DHT_KEY_SIZE];
+
+    int error = dht_key(key, "peer.endpoint.", slice_of_nat(id), (struct slice){0});
+    if (error)
+        return error;
+    dht_put_find(b, key);
+    return 0;
+}
+
+static int build_find_host(void *ctx, struct buffer *b)
+{
+    return build_find(b, ((struct delivery *)ctx)->action.peer_id);
+}
+
+static int build_find_endpoint(void *ctx, struct buffer *b)
+{
+    return build_find(b, ((struct delivery *)ctx)->action.recipient_id);
+}
+
+static int build_connect(void *ctx, struct buffer *b)
+{
+    struct delivery *d = ctx;
+
+    rpc_open_request(b, connector_module, "send_message", 3);
+    term_put_binary(b, slice_of(d->endpoint));
+    term_put_atom(b, "punch_coordinate");
+    coordinate_put(b, &d->action);
+    rpc_close_request(b);
+    return 0;
+}
+
+static enum ask_verdict judge_connect(struct slice answer)
+{
+    struct cursor c = cursor_of(answer);
+
+    if (cursor_is_atom(&c, "ok"))
+        return ASK_ACCEPT;
+    return rpc_is_undefined(answer, connector_module) ? ASK_MISSING : ASK_NEXT;
+}
+
+static int build_store(void *ctx, struct buffer *b)
+{
+    struct delivery *d = ctx;
+    uint8_t key[DHT_KEY_SIZE];
+    struct term_map map;
+
+    int error = dht_key(key, "punch.coord.", slice_of_nat(d->action.recipient_id),
+                        slice_of_nat(d->action.session.session_id));
+    if (error)
+        return error;
+    term_put_tuple(b, 3);
+    term_put_atom(b, "store");
+    term_put_binary(b, (struct slice){key, sizeof key});
+    term_open_map(&map, b);
+    term_put_key(&map, "type");
+    term_put_atom(b, "punch_coordinate");
+    term_put_key(&map, "payload");
+    coordinate_put(b, &d->action);
+    term_close_map(&map);
+    return 0;
+}
+
+static void on_answer(void *ctx, bool answered, struct slice answer);
+
+/* By step, those that ask somebody. */
+static const struct ask_kind questions[] = {
+    [STEP_FIND_HOST] = {SERVICE_ROUTING, SERVICES_MAX_TRIES, build_find_host, dht_judge, on_answer},
+    [STEP_FIND_ENDPOINT] = {SERVICE_ROUTING, SERVICES_MAX_TRIES, build_find_endpoint, dht_judge,
+                            on_answer},
+    [STEP_CONNECT] = {SERVICE_CONNECTOR, CONNECTORS_MAX, build_connect, judge_connect, on_answer},
+    [STEP_STORE] = {SERVICE_ROUTING, SERVICES_MAX_TRIES, build_store, dht_judge, on_answer},
+};
+
+/* False if there is nobody to ask. */
+static bool ask(struct delivery *d, enum step step)
+{
+    struct deliveries *all = d->all;
+    uint64_t limit_ms = step == STEP_CONNECT ? DELIVERY_CONNECTOR_LIMIT : DELIVERY_DHT_LIMIT;
+
+    d->step = step;
+    d->ask = ask_start(all->services, all->calls, &questions[step], d->action.origin, limit_ms, d);
+    return d->ask;
+}
+
+/* --- the steps --- */
+
 static bool can_search(const struct deliveries *all)
 {
     return !all->reads_no_dht && services_count(all->services, SERVICE_ROUTING) > 0;
 }
 
-static void find_recipient(struct delivery *d)
+/* Goes on with this step, up to one that has to wait for an answer, or to the end. */
+static void advance(struct delivery *d, enum step step)
 {
-    if (send_to_mailbox(d->all, &d->action)) {
+    switch (step) {
+    case STEP_FIND_HOST:
+        if (d->action.peer_host.len == 0 && can_search(d->all) && ask(d, STEP_FIND_HOST))
+            return;
+        /* fall through */
+    case STEP_MAILBOX:
+        if (send_to_mailbox(d->all, &d->action)) {
+            delivery_free(d);
+            return;
+        }
+        /* fall through */
+    case STEP_FIND_ENDPOINT:
+        read_profile_endpoint(d);
+        if (d->endpoint[0] == '\0' && can_search(d->all) && ask(d, STEP_FIND_ENDPOINT))
+            return;
+        /* fall through */
+    case STEP_CONNECT:
+        if (d->endpoint[0] != '\0' && ask(d, STEP_CONNECT))
+            return;
+        /* fall through */
+    case STEP_STORE:
+        if (ask(d, STEP_STORE))
+            return;
+        /* fall through */
+    case STEP_FAIL:
+        note_failure(d->all, &d->action, "no mailbox, no connection, no DHT");
         delivery_free(d);
-        return;
     }
-    read_profile_endpoint(d);
-    if (d->endpoint[0] != '\0' || !can_search(d->all) ||
-        !ask(d, &ask_find_recipient, DELIVERY_DHT_LIMIT))
-        send_message(d);
 }
 
-static int build_find_peer(void *ctx, struct buffer *b)
+static void finish(struct delivery *d, uint64_t *counter, const char *way)
 {
-    return put_endpoint_find(b, ((struct delivery *)ctx)->action.peer_id);
+    (*counter)++;
+    trace(d->all, &d->action, way);
+    delivery_free(d);
 }
 
-static void on_peer_found(void *ctx, bool answered, struct slice answer)
+/* The question of the current step has its answer, or will get none. */
+static void on_answer(void *ctx, bool answered, struct slice answer)
 {
     struct delivery *d = ctx;
-    struct nat_bytes host;
-    uint16_t port;
+    struct deliveries *all = d->all;
 
     d->ask = NULL;
-    if (answered && read_endpoint(answer, &host, &port) && host.len < sizeof d->host) {
-        memcpy(d->host, host.data, host.len);
-        d->action.peer_host = (struct nat_bytes){d->host, host.len};
+    switch (answered ? d->step : STEP_FAIL) {
+    case STEP_FIND_HOST:
+        read_found_host(d, answer);
+        break;
+    case STEP_FIND_ENDPOINT:
+        read_found_endpoint(d, answer);
+        break;
+    case STEP_CONNECT:
+        note_delay(all, d->action.recipient_id, uv_now(all->services->node->loop) - d->started);
+        finish(d, &all->counters.delivered_by_connectors, "by a macula node");
+        return;
+    case STEP_STORE:
+        finish(d, &all->counters.delivered_to_dht, "to the DHT");
+        return;
+    case STEP_MAILBOX:
+    case STEP_FAIL:
+        break;
     }
-    find_recipient(d);
+    advance(d, d->step + 1);
 }
-
-static const struct ask_kind ask_find_peer = {SERVICE_ROUTING, SERVICES_MAX_TRIES, build_find_peer,
-                                              dht_judge, on_peer_found};
 
 /* --- the start --- */
 
@@ -412,9 +390,9 @@ static struct delivery *delivery_new(struct deliveries *all, const struct nat_ac
 
 void delivery_start(struct deliveries *all, const struct nat_action *action)
 {
-    bool host_is_known = action->peer_host.len > 0;
-    bool searches = !host_is_known && can_search(all);
+    bool searches = action->peer_host.len == 0 && can_search(all);
 
+    /* The usual case: nothing needs to be kept. */
     if (!searches && send_to_mailbox(all, action))
         return;
     /* Without a macula node there is nobody to ask. */
@@ -429,6 +407,27 @@ void delivery_start(struct deliveries *all, const struct nat_action *action)
                                      : "no mailbox, no connection, no DHT");
         return;
     }
-    if (!searches || !ask(d, &ask_find_peer, DELIVERY_DHT_LIMIT))
-        find_recipient(d);
+    advance(d, searches ? STEP_FIND_HOST : STEP_FIND_ENDPOINT);
+}
+
+void deliveries_init(struct deliveries *all, struct services *services, struct calls *calls,
+                     struct mailboxes *mailboxes, struct clocks *clocks,
+                     struct nat_coordinator *nat)
+{
+    *all = (struct deliveries){
+        .services = services,
+        .calls = calls,
+        .mailboxes = mailboxes,
+        .clocks = clocks,
+        .nat = nat,
+    };
+}
+
+void deliveries_free(struct deliveries *all)
+{
+    while (all->under_way) {
+        if (all->under_way->ask)
+            ask_cancel(all->under_way->ask);
+        delivery_free(all->under_way);
+    }
 }

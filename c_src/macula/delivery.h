@@ -10,6 +10,7 @@
 #ifndef MACULA_DELIVERY_H
 #define MACULA_DELIVERY_H
 
+#include "base/counters.h"
 #include "macula/ask.h"
 #include "macula/clocks.h"
 #include "macula/mailboxes.h"
@@ -20,6 +21,21 @@
 /* Under way through macula nodes, about 2 kB each; any more are not delivered. A connection that
  * takes a second allows for 16,384 punches a second. */
 #define DELIVERIES_MAX 32768
+
+/* clang-format off */
+#define DELIVERY_COUNTERS(X) \
+    X(delivered_to_mailboxes, COUNTER, "PUNCH_COORDINATE sent to the mailbox of the peer") \
+    X(delivered_by_connectors, COUNTER, "PUNCH_COORDINATE that a macula node brought to the peer") \
+    X(delivered_to_dht, COUNTER, "PUNCH_COORDINATE left in the DHT for the peer") \
+    X(undelivered, COUNTER, "PUNCH_COORDINATE for which there was no way to the peer") \
+    X(slowest_delivery_ms, GAUGE, \
+      "Milliseconds that the slowest delivery through a macula node or to a mailbox took")
+/* clang-format on */
+
+struct delivery_counters {
+    DELIVERY_COUNTERS(COUNTERS_MEMBER)
+};
+COUNTERS_VISIT(delivery_counters, DELIVERY_COUNTERS)
 
 struct delivery;
 
@@ -32,8 +48,7 @@ struct deliveries {
     bool reads_no_dht; /* as v0.14.3 in effect did: it only stores there, as a last resort */
     struct delivery *under_way;
     size_t count;
-    uint64_t to_mailboxes, to_connectors, to_dht, failed;
-    uint64_t slowest_ms; /* of those that were answered */
+    struct delivery_counters counters;
 };
 
 void deliveries_init(struct deliveries *all, struct services *services, struct calls *calls,

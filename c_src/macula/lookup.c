@@ -125,9 +125,9 @@ static struct nat_profile *find_embedded(struct lookup *lookup, struct slice id)
     struct nat_profile *profile = profile_cache_find(lookup->embedded, id, &stale);
 
     if (profile)
-        lookup->from_embedded++;
+        lookup->counters.from_embedded_cache++;
     else
-        lookup->unknown++;
+        lookup->counters.unknown++;
     return profile;
 }
 
@@ -207,7 +207,7 @@ static void on_cache_done(void *ctx, bool answered, struct slice answer)
     f->cache_ask = NULL;
     if (answered && cursor_tuple(&c, 3) && cursor_is_atom(&c, "ok") && cursor_term(&c, &map) &&
         profile_from_term(&profile, map) == 0) {
-        f->lookup->from_macula++;
+        f->lookup->counters.from_macula_nat_cache++;
         flight_end_found(f, profile);
         return;
     }
@@ -261,7 +261,7 @@ static void on_dht_done(void *ctx, bool answered, struct slice answer)
 
     f->dht_ask = NULL;
     if (profile) {
-        f->lookup->from_dht++;
+        f->lookup->counters.from_dht++;
         flight_end_found(f, profile);
         return;
     }
@@ -288,14 +288,14 @@ static bool ask_next_source(struct flight *f)
         f->cache_ask = ask_start(l->services, l->calls, &ask_cache, f->caller, time_left(f), f);
         if (f->cache_ask)
             return true;
-        l->overloaded += services_count(l->services, SERVICE_CACHE) > 0;
+        l->counters.overloaded += services_count(l->services, SERVICE_CACHE) > 0;
     }
     if (!f->dht_asked) {
         f->dht_asked = true;
         f->dht_ask = ask_start(l->services, l->calls, &ask_dht, f->caller, time_left(f), f);
         if (f->dht_ask)
             return true;
-        l->overloaded += services_count(l->services, SERVICE_ROUTING) > 0;
+        l->counters.overloaded += services_count(l->services, SERVICE_ROUTING) > 0;
     }
     return false;
 }
@@ -370,7 +370,7 @@ bool lookup_known(struct lookup *lookup, struct slice id, struct nat_profile **p
     struct cached_profile *cached = cached_find(lookup, id);
 
     if (cached) {
-        lookup->from_cache++;
+        lookup->counters.from_own_cache++;
         *profile = cached->profile;
         return true;
     }
@@ -392,7 +392,7 @@ bool lookup_profile(struct lookup *lookup, struct slice id, uint32_t caller,
     if (is_new)
         f = flight_new(lookup, id, caller);
     if (!f) {
-        lookup->overloaded++;
+        lookup->counters.overloaded++;
         *profile = find_embedded(lookup, id);
         return true;
     }

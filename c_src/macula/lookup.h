@@ -11,6 +11,7 @@
 #ifndef MACULA_LOOKUP_H
 #define MACULA_LOOKUP_H
 
+#include "base/counters.h"
 #include "macula/ask.h"
 #include "macula/profile_cache.h"
 #include "macula_nat.h"
@@ -20,6 +21,22 @@
 /* Lookups under way, about 1 kB each; of any more the profile counts as unknown unless the embedded
  * cache has it. Two for each of 4,096 requests in flight are an eighth of them. */
 #define LOOKUP_MAX_FLIGHTS 65536
+
+/* clang-format off */
+#define LOOKUP_COUNTERS(X) \
+    X(from_own_cache, COUNTER, "Profiles found in the node's own short-lived cache") \
+    X(from_macula_nat_cache, COUNTER, "Profiles found in macula_nat_cache of a macula node") \
+    X(from_dht, COUNTER, "Profiles found in the DHT") \
+    X(from_embedded_cache, COUNTER, "Profiles found in the embedded macula_nat_cache") \
+    X(unknown, COUNTER, "Profiles that were found nowhere") \
+    X(overloaded, COUNTER, \
+      "Lookups that were one too many, and sources not asked because their nodes were all busy")
+/* clang-format on */
+
+struct lookup_counters {
+    LOOKUP_COUNTERS(COUNTERS_MEMBER)
+};
+COUNTERS_VISIT(lookup_counters, LOOKUP_COUNTERS)
 
 struct cached_profile;
 struct flight;
@@ -37,8 +54,7 @@ struct lookup {
     size_t cached_bytes;
     struct flight *flights; /* by id */
     struct flight *waiting; /* those that wait for services to be settled, oldest first */
-    uint64_t from_cache, from_macula, from_dht, from_embedded, unknown;
-    uint64_t overloaded; /* lookups that were one too many, and sources whose nodes were all busy */
+    struct lookup_counters counters;
 };
 
 /* Somebody who waits for a profile; part of a larger struct of the asker's. */

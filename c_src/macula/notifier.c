@@ -11,7 +11,7 @@
 #include <utlist.h>
 
 struct notification {
-    uint64_t watcher;                /* taken */
+    uint64_t subscriber;             /* a reference */
     struct nat_session_view session; /* its views point into `bytes`; profiles are references */
     size_t size;
     struct notification *prev, *next;
@@ -33,9 +33,9 @@ struct kept_profile {
     UT_hash_handle hh;
 };
 
-void notifier_init(struct notifier *n, struct node *node, struct watchers *watchers)
+void notifier_init(struct notifier *n, struct node *node, struct subscribers *subscribers)
 {
-    *n = (struct notifier){.node = node, .watchers = watchers};
+    *n = (struct notifier){.node = node, .subscribers = subscribers};
     uv_idle_init(node->loop, &n->idle);
     n->idle.data = n;
 }
@@ -120,11 +120,12 @@ static struct notification *notification_new(struct notifier *n, const struct na
                   from->target_id.len;
     struct notification *waits = malloc(size);
     /* The library gives its own token back when the session is over. */
-    uint64_t watcher = waits ? watcher_take(n->watchers, watcher_pid(action->watcher)) : 0;
+    uint64_t subscriber =
+        waits ? subscriber_ref(n->subscribers, subscriber_pid(action->watcher)) : 0;
 
-    if (watcher == 0 || !keep_profiles(n, from)) {
-        if (watcher != 0)
-            watcher_give_back(n->watchers, watcher);
+    if (subscriber == 0 || !keep_profiles(n, from)) {
+        if (subscriber != 0)
+            subscriber_unref(n->subscribers, subscriber);
         free(waits);
         return NULL;
     }
@@ -134,7 +135,7 @@ static struct notification *notification_new(struct notifier *n, const struct na
     waits->session.session_id = keep(&to, from->session_id);
     waits->session.initiator_id = keep(&to, from->initiator_id);
     waits->session.target_id = keep(&to, from->target_id);
-    waits->watcher = watcher;
+    waits->subscriber = subscriber;
     return waits;
 }
 
@@ -146,7 +147,7 @@ static void notification_free(struct notifier *n, struct notified *to, struct no
     n->count--;
     release_profile(n, waits->session.initiator_profile);
     release_profile(n, waits->session.target_profile);
-    watcher_give_back(n->watchers, waits->watcher);
+    subscriber_unref(n->subscribers, waits->subscriber);
     free(waits);
 }
 
@@ -204,7 +205,7 @@ static void drop_oldest(struct notifier *n)
     DL_FOREACH (n->line, to)
         if (to->bytes > most->bytes)
             most = to;
-    n->dropped++;
+    n->counters.notifications_dropped++;
     notification_free(n, most, most->waiting);
     if (!most->waiting)
         notified_free(n, most);
@@ -217,7 +218,7 @@ static void wait_in_line(struct notifier *n, const struct connection *via,
     struct notification *waits = to ? notification_new(n, action) : NULL;
 
     if (!waits) {
-        n->dropped++;
+        n->counters.notifications_dropped++;
         if (to && !to->waiting)
             notified_free(n, to);
         return;
@@ -241,11 +242,11 @@ static bool may_send(struct notifier *n, const struct connection *via)
     return n->made < NOTIFIER_TURN && connection_pending(via) <= NOTIFIER_UNREAD_MAX;
 }
 
-static void send_to(struct notifier *n, uint64_t watcher, const struct nat_session_view *session)
+static void send_to(struct notifier *n, uint64_t subscriber, const struct nat_session_view *session)
 {
     struct connection *via;
     uint64_t before = n->node->bytes_made;
-    struct buffer *b = node_open_send(n->node, watcher_pid(watcher), &via);
+    struct buffer *b = node_open_send(n->node, subscriber_pid(subscriber), &via);
 
     if (!b)
         return;
@@ -255,12 +256,12 @@ static void send_to(struct notifier *n, uint64_t watcher, const struct nat_sessi
     session_put(b, session);
     connection_close_frame(via);
     n->made += n->node->bytes_made - before;
-    n->sent++;
+    n->counters.notified++;
 }
 
-void notifier_take(struct notifier *n, const struct nat_action *action)
+void notifier_notify(struct notifier *n, const struct nat_action *action)
 {
-    const struct pid *pid = watcher_pid(action->watcher);
+    const struct pid *pid = subscriber_pid(action->watcher);
     const struct connection *via = node_find(n->node, pid->node);
 
     if (via && (notified_find(n, pid->node) || !may_send(n, via))) {
@@ -293,7 +294,7 @@ static void on_turn(uv_idle_t *idle)
         struct notification *waits = to->waiting;
         if (!may_send(n, node_find(n->node, slice_of(to->name))))
             return;
-        send_to(n, waits->watcher, &waits->session);
+        send_to(n, waits->subscriber, &waits->session);
         notification_free(n, to, waits);
         DL_DELETE(n->line, to);
         DL_APPEND(n->line, to);
@@ -309,7 +310,7 @@ void notifier_go_on(struct notifier *n)
         uv_idle_start(&n->idle, on_turn);
 }
 
-void notifier_take_down(struct notifier *n, const struct connection *c)
+void notifier_node_down(struct notifier *n, const struct connection *c)
 {
     struct notified *to = notified_find(n, slice_of(c->name));
     uint64_t before = n->count;

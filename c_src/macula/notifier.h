@@ -11,8 +11,9 @@
 #ifndef MACULA_NOTIFIER_H
 #define MACULA_NOTIFIER_H
 
+#include "base/counters.h"
 #include "distribution/node.h"
-#include "macula/watcher.h"
+#include "macula/subscribers.h"
 #include "macula_nat.h"
 
 #define NOTIFIER_TURN         ((size_t)1 << 20)   /* bytes sent in a turn, and one more */
@@ -20,12 +21,23 @@
 #define NOTIFIER_PROFILES_MAX ((size_t)256 << 20) /* bytes of the profiles it refers to */
 #define NOTIFIER_UNREAD_MAX   ((size_t)4 << 20)   /* a node with so much to take yet waits */
 
+/* clang-format off */
+#define NOTIFIER_COUNTERS(X) \
+    X(notified, COUNTER, "Notifications of sessions sent") \
+    X(notifications_dropped, COUNTER, "Notifications of sessions dropped because too many waited")
+/* clang-format on */
+
+struct notifier_counters {
+    NOTIFIER_COUNTERS(COUNTERS_MEMBER)
+};
+COUNTERS_VISIT(notifier_counters, NOTIFIER_COUNTERS)
+
 struct notified; /* a node, and what waits for it */
 struct kept_profile;
 
 struct notifier {
     struct node *node;
-    struct watchers *watchers;
+    struct subscribers *subscribers;
     struct notified *line; /* whose turn it is first */
     struct notified *by_name;
     struct kept_profile *profiles;
@@ -33,21 +45,21 @@ struct notifier {
     uint64_t count; /* that wait */
     uint64_t turn;  /* of the node's, that `made` is about */
     uint64_t made;
-    uint64_t sent, dropped;
+    struct notifier_counters counters;
     uv_idle_t idle; /* runs as long as some can be sent */
 };
 
-void notifier_init(struct notifier *n, struct node *node, struct watchers *watchers);
+void notifier_init(struct notifier *n, struct node *node, struct subscribers *subscribers);
 /* Stops it; the loop must run once more before the memory of the struct goes. */
 void notifier_close(struct notifier *n);
 /* Forgets all that waits. */
 void notifier_free(struct notifier *n);
 
-/* Takes a NAT_NOTIFY. */
-void notifier_take(struct notifier *n, const struct nat_action *action);
+/* Carries out a NAT_NOTIFY. */
+void notifier_notify(struct notifier *n, const struct nat_action *action);
 /* In every turn: nodes may have taken what they were sent. */
 void notifier_go_on(struct notifier *n);
 /* What waits for a node that is not connected any more is dropped. */
-void notifier_take_down(struct notifier *n, const struct connection *c);
+void notifier_node_down(struct notifier *n, const struct connection *c);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/profile_cache.h"
 
+#include "macula/counters_term.h"
 #include "macula/profile_term.h"
 #include "term/term_write.h"
 
@@ -120,7 +121,7 @@ static int put(struct profile_cache *cache, struct slice id, struct slice map, i
         entry_remove(cache, old);
     while (cache->oldest && is_full(cache)) {
         entry_remove(cache, cache->oldest);
-        cache->evictions++;
+        cache->stats.evictions++;
     }
     DL_APPEND(cache->oldest, e);
     cache->count++;
@@ -139,11 +140,11 @@ static void reply_get(struct profile_cache *cache, const struct caller *caller,
     struct reply reply;
 
     if (!profile) {
-        cache->misses++;
+        cache->stats.misses++;
         reply_atom(caller, "not_found");
         return;
     }
-    cache->hits++;
+    cache->stats.hits++;
     if (!reply_open(&reply, caller))
         return;
     term_put_tuple(reply.out, 3);
@@ -153,26 +154,23 @@ static void reply_get(struct profile_cache *cache, const struct caller *caller,
     reply_close(&reply);
 }
 
-static void put_count(struct term_map *map, const char *key, uint64_t count)
-{
-    term_put_key(map, key);
-    term_put_int(map->out, (int64_t)count);
-}
-
 static void put_stats(struct gen_server *gs, struct buffer *b)
 {
     struct profile_cache *cache = (struct profile_cache *)gs;
-    uint64_t total = cache->hits + cache->misses;
+    const struct profile_cache_stats *stats = &cache->stats;
+    uint64_t total = stats->hits + stats->misses;
+    struct counters_term counters;
     struct term_map map;
 
     term_open_map(&map, b);
-    put_count(&map, "size", cache->count);
-    put_count(&map, "max_entries", PROFILE_CACHE_MAX_ENTRIES);
-    put_count(&map, "hits", cache->hits);
-    put_count(&map, "misses", cache->misses);
-    put_count(&map, "evictions", cache->evictions);
+    counters_term_open(&counters, &map);
+    counters_show(&counters.visitor, "size", GAUGE, cache->count, "Profiles in the embedded cache");
+    profile_cache_stats_visit(stats, &counters.visitor);
+    counters_term_close(&counters);
+    term_put_key(&map, "max_entries");
+    term_put_int(b, PROFILE_CACHE_MAX_ENTRIES);
     term_put_key(&map, "hit_rate");
-    term_put_float(b, total ? (double)cache->hits / (double)total : 0.0);
+    term_put_float(b, total ? (double)stats->hits / (double)total : 0.0);
     term_close_map(&map);
 }
 
@@ -200,11 +198,11 @@ static void clear(struct profile_cache *cache)
 {
     while (cache->oldest)
         entry_remove(cache, cache->oldest);
-    cache->hits = cache->misses = cache->evictions = 0;
+    cache->stats = (struct profile_cache_stats){0};
     note_change(cache, NULL);
 }
 
-static void on_cast(struct gen_server *gs, struct slice request)
+static void on_cast(struct gen_server *gs, struct connection *via, struct slice request)
 {
     struct profile_cache *cache = (struct profile_cache *)gs;
     struct cursor c = cursor_of(request);
@@ -228,18 +226,19 @@ static void on_cast(struct gen_server *gs, struct slice request)
                   cursor_int(&c, &ttl) && ttl > 0 && ttl <= UINT32_MAX;
         int error = ok ? put(cache, id, map, ttl) : -EINVAL;
         if (error) {
-            cache->refused++;
+            cache->counters.cache_puts_refused++;
             node_log(gs->process.node, LOG_WARNING, "cache",
-                     gs->via ? gs->via->name : gs->process.node->name,
+                     via ? via->name : gs->process.node->name,
                      error == -ENOMEM ? "no memory for a put, which was ignored"
                                       : "a put that is not an id, a profile and a TTL was ignored");
         }
     }
 }
 
-static void on_info(struct gen_server *gs, struct slice message)
+static void on_info(struct gen_server *gs, struct connection *via, struct slice message)
 {
     (void)gs;
+    (void)via;
     (void)message;
 }
 

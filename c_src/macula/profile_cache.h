@@ -9,6 +9,7 @@
 #ifndef MACULA_PROFILE_CACHE_H
 #define MACULA_PROFILE_CACHE_H
 
+#include "base/counters.h"
 #include "macula_nat.h"
 #include "otp/gen_server.h"
 #include "otp/rpc.h"
@@ -18,6 +19,25 @@
 #define PROFILE_CACHE_DEFAULT_TTL   300                 /* s, of put/2 */
 #define PROFILE_CACHE_STALE_SECONDS 60
 
+/* clang-format off */
+#define PROFILE_CACHE_STATS(X) /* since the last clear */ \
+    X(hits, COUNTER, "Profiles asked for and found in the embedded cache") \
+    X(misses, COUNTER, "Profiles asked for and not found in the embedded cache") \
+    X(evictions, COUNTER, "Profiles that left the embedded cache to make room for others")
+#define PROFILE_CACHE_COUNTERS(X) \
+    X(cache_puts_refused, COUNTER, "Puts into the embedded cache of what is no profile")
+/* clang-format on */
+
+struct profile_cache_stats {
+    PROFILE_CACHE_STATS(COUNTERS_MEMBER)
+};
+COUNTERS_VISIT(profile_cache_stats, PROFILE_CACHE_STATS)
+
+struct profile_cache_counters {
+    PROFILE_CACHE_COUNTERS(COUNTERS_MEMBER)
+};
+COUNTERS_VISIT(profile_cache_counters, PROFILE_CACHE_COUNTERS)
+
 struct profile_cache_entry;
 
 struct profile_cache {
@@ -25,8 +45,8 @@ struct profile_cache {
     struct profile_cache_entry *by_id;
     struct profile_cache_entry *oldest; /* in order of their last put */
     size_t count, bytes;
-    uint64_t hits, misses, evictions;
-    uint64_t refused; /* puts of what is no profile */
+    struct profile_cache_stats stats;
+    struct profile_cache_counters counters;
     /* Told of every change to an entry, or to all (no id), so that copies elsewhere can be dropped.
      */
     void (*changed)(void *ctx, const struct slice *id);

@@ -3,6 +3,7 @@
 
 #include "base/table.h"
 #include "distribution/dist_flags.h"
+#include "otp/rpc_client.h"
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -55,8 +56,11 @@ struct service_node {
 
 const char *service_name(enum service_kind kind)
 {
-    static const char *const names[SERVICE_KINDS] = {"macula_nat_cache", "macula_routing_server",
-                                                     "rex"};
+    static const char *const names[SERVICE_KINDS] = {
+        [SERVICE_CACHE] = "macula_nat_cache",
+        [SERVICE_ROUTING] = "macula_routing_server",
+        [SERVICE_CONNECTOR] = RPC_SERVER,
+    };
 
     return names[kind];
 }
@@ -229,7 +233,7 @@ uint32_t services_origin(struct slice node_name)
     return origin == 0 && node_name.len > 0 ? 1 : origin;
 }
 
-static struct connection *take(const struct service *s, struct service_tries *tries)
+static struct connection *note_try(const struct service *s, struct service_tries *tries)
 {
     if (!s)
         return NULL;
@@ -252,7 +256,7 @@ struct connection *services_choose_caller(struct services *services, enum servic
 {
     if (tries->count == SERVICES_MAX_TRIES)
         return NULL;
-    return take(service_of_caller(services, kind, caller, tries), tries);
+    return note_try(service_of_caller(services, kind, caller, tries), tries);
 }
 
 struct connection *services_choose(struct services *services, enum service_kind kind,
@@ -269,7 +273,7 @@ struct connection *services_choose(struct services *services, enum service_kind 
         own = service_of_caller(services, kind, caller, tries);
         best = own ? own : best;
     }
-    return take(best, tries);
+    return note_try(best, tries);
 }
 
 void services_note_call(struct services *services, struct connection *c)
@@ -314,6 +318,16 @@ size_t services_count(const struct services *services, enum service_kind kind)
     return services->alive_count[kind];
 }
 
+void services_visit(const struct services *services, const struct counters_visitor *v)
+{
+    counters_show(v, "macula_nat_cache", GAUGE, services_count(services, SERVICE_CACHE),
+                  "Nodes that have macula_nat_cache");
+    counters_show(v, "macula_routing_server", GAUGE, services_count(services, SERVICE_ROUTING),
+                  "Nodes that have macula_routing_server");
+    counters_show(v, "macula_peer_connector", GAUGE, services_count(services, SERVICE_CONNECTOR),
+                  "Nodes that may have macula_peer_connector");
+}
+
 /* --- nodes that come and go --- */
 
 static size_t rank_of(const struct services *services, const char *name)
@@ -325,7 +339,7 @@ static size_t rank_of(const struct services *services, const char *name)
     return i;
 }
 
-void services_take_up(struct services *services, struct connection *c)
+void services_node_up(struct services *services, struct connection *c)
 {
     /* Every Erlang node since OTP 23 can spawn for others; C and Java nodes cannot, and host no
      * macula. */
@@ -386,7 +400,7 @@ static void node_remove(struct service_node *n)
     uv_close((uv_handle_t *)&n->timer, on_closed);
 }
 
-void services_take_down(struct services *services, struct connection *c)
+void services_node_down(struct services *services, struct connection *c)
 {
     struct service_node *n = find(services, c);
 

@@ -11,6 +11,7 @@
 #ifndef MACULA_SERVICES_H
 #define MACULA_SERVICES_H
 
+#include "base/counters.h"
 #include "otp/watch.h"
 
 #define SERVICES_MAX_TRIES 4 /* nodes that one question goes to, one after the other */
@@ -88,10 +89,13 @@ void services_note_missing(struct services *services, struct connection *c, enum
 /* How many nodes have the service. */
 size_t services_count(const struct services *services, enum service_kind kind);
 
+/* Shows how many nodes have each of them. */
+void services_visit(const struct services *services, const struct counters_visitor *v);
+
 const char *service_name(enum service_kind kind);
 
 /* From the node's hooks. */
-void services_take_up(struct services *services, struct connection *c);
-void services_take_down(struct services *services, struct connection *c);
+void services_node_up(struct services *services, struct connection *c);
+void services_node_down(struct services *services, struct connection *c);
 
 #endif

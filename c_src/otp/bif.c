@@ -3,19 +3,23 @@
 #include "otp/rpc.h"
 #include "term/term_write.h"
 
-static void bif_node(void *ctx, const struct caller *caller, struct cursor args)
+static void bif_node(void *ctx, const struct rpc_function *f, const struct caller *caller,
+                     struct cursor args)
 {
     struct node *node = ctx;
+    (void)f;
     (void)args;
 
     reply_atom(caller, node->name);
 }
 
 /* A hidden node is connected to others as hidden, so to it none is visible. */
-static void bif_nodes(void *ctx, const struct caller *caller, struct cursor args)
+static void bif_nodes(void *ctx, const struct rpc_function *f, const struct caller *caller,
+                      struct cursor args)
 {
     struct reply reply;
     (void)ctx;
+    (void)f;
     (void)args;
 
     if (!reply_open(&reply, caller))
@@ -24,7 +28,8 @@ static void bif_nodes(void *ctx, const struct caller *caller, struct cursor args
     reply_close(&reply);
 }
 
-static void bif_whereis(void *ctx, const struct caller *caller, struct cursor args)
+static void bif_whereis(void *ctx, const struct rpc_function *f, const struct caller *caller,
+                        struct cursor args)
 {
     struct node *node = ctx;
     struct cursor c = args;
@@ -38,7 +43,7 @@ static void bif_whereis(void *ctx, const struct caller *caller, struct cursor ar
         if (cursor_term(&args, &argument))
             term_put_raw(&list, argument);
         term_put_nil(&list);
-        reply_failure(caller, "badarg", slice_of("erlang"), slice_of("whereis"),
+        reply_failure(caller, "badarg", slice_of(f->module), slice_of(f->function),
                       buffer_slice(&list));
         buffer_free(&list);
         return;
@@ -56,8 +61,8 @@ static void bif_whereis(void *ctx, const struct caller *caller, struct cursor ar
 }
 
 const struct rpc_function bif_functions[] = {
-    {"erlang", "node", 0, bif_node},
-    {"erlang", "nodes", 0, bif_nodes},
-    {"erlang", "whereis", 1, bif_whereis},
+    {"erlang", "node", 0, bif_node, NULL},
+    {"erlang", "nodes", 0, bif_nodes, NULL},
+    {"erlang", "whereis", 1, bif_whereis, NULL},
 };
 const size_t bif_function_count = sizeof bif_functions / sizeof bif_functions[0];

@@ -50,7 +50,7 @@ static void on_down(struct watch *watch, struct slice reason)
     struct call *call = call_of(watch);
     (void)reason;
 
-    call->calls->failed++;
+    call->calls->counters.failed++;
     call_end(call, CALL_FAILED, (struct slice){0});
 }
 
@@ -58,7 +58,7 @@ static void on_timer(uv_timer_t *timer)
 {
     struct call *call = timer->data;
 
-    call->calls->timed_out++;
+    call->calls->counters.timed_out++;
     call_end(call, CALL_TIMED_OUT, (struct slice){0});
 }
 
@@ -82,7 +82,7 @@ struct call *call_open(struct calls *calls, struct connection *via, const char *
     uv_timer_init(node->loop, &call->timer);
     call->timer.data = call;
     calls->in_flight++;
-    calls->made++;
+    calls->counters.made++;
     uv_timer_start(&call->timer, on_timer, limit_ms, 0);
     struct buffer *b = connection_open_frame(via);
     control_put_reg_send(b, &self, name);
@@ -112,10 +112,10 @@ static void on_message(struct process *p, struct connection *via, struct slice m
     struct watch *watch = watch_find(calls->watches, reference);
     /* A node knows the references of all our monitors on it; only a call's may be answered. */
     if (!watch || watch->down != on_down || watch->via != via) {
-        calls->late++;
+        calls->counters.answers_too_late++;
         return;
     }
-    calls->answered++;
+    calls->counters.answered++;
     call_end(call_of(watch), CALL_ANSWERED, answer);
 }
 

@@ -10,7 +10,22 @@
 #ifndef OTP_CALL_H
 #define OTP_CALL_H
 
+#include "base/counters.h"
 #include "otp/watch.h"
+
+/* clang-format off */
+#define CALL_COUNTERS(X) \
+    X(made, COUNTER, "Calls made to processes of other nodes") \
+    X(answered, COUNTER, "Calls to other nodes that were answered") \
+    X(failed, COUNTER, "Calls to other nodes whose process or node was not there, or went away") \
+    X(timed_out, COUNTER, "Calls to other nodes that were not answered in time") \
+    X(answers_too_late, COUNTER, "Answers to calls that were over already")
+/* clang-format on */
+
+struct call_counters {
+    CALL_COUNTERS(COUNTERS_MEMBER)
+};
+COUNTERS_VISIT(call_counters, CALL_COUNTERS)
 
 struct call;
 
@@ -18,7 +33,7 @@ struct calls {
     struct process process; /* first: what the answers are sent to */
     struct watches *watches;
     size_t in_flight;
-    uint64_t made, answered, failed, timed_out, late;
+    struct call_counters counters;
 };
 
 enum call_outcome {

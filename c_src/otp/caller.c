@@ -81,19 +81,42 @@ static void put_destination(struct buffer *b, const struct caller *caller)
         control_put_send(b, &caller->pid);
 }
 
+static bool has_worker(const struct caller *caller)
+{
+    return caller->kind == CALLER_ERPC || caller->kind == CALLER_ERPC_CAST;
+}
+
+static bool open_return(struct reply *reply, const struct caller *caller)
+{
+    reply->out = worker_open_reason(caller->node, caller->worker);
+    if (!reply->out)
+        return false;
+    if (caller->kind == CALLER_ERPC) {
+        term_put_tuple(reply->out, 3);
+        term_put_raw(reply->out, caller->tag);
+        term_put_atom(reply->out, "return");
+    }
+    return true;
+}
+
+static void close_return(const struct caller *caller)
+{
+    if (caller->kind == CALLER_ERPC_CAST) {
+        struct buffer *reason = worker_open_reason(caller->node, caller->worker);
+        if (reason) /* without the value, which nobody waits for */
+            term_put_atom(reason, "normal");
+    }
+    worker_finish(caller->node, caller->worker);
+}
+
 bool reply_open(struct reply *reply, const struct caller *caller)
 {
     reply->caller = caller;
     reply->via = NULL;
-    if (caller->kind == CALLER_ERPC) {
-        reply->out = worker_open_result(caller->node, caller->worker);
-        if (!reply->out)
-            return false;
-        term_put_tuple(reply->out, 3);
-        term_put_raw(reply->out, caller->tag);
-        term_put_atom(reply->out, "return");
-        return true;
-    }
+    if (caller->kind == CALLER_NOBODY)
+        return false;
+    if (has_worker(caller))
+        return open_return(reply, caller);
     reply->via = node_find(caller->node, caller->pid.node);
     if (!reply->via) {
         caller->node->counters.messages_undeliverable++;
@@ -118,7 +141,7 @@ void reply_close(struct reply *reply)
     if (reply->via)
         connection_close_frame(reply->via);
     else
-        worker_finish(reply->caller->node, reply->caller->worker);
+        close_return(reply->caller);
 }
 
 void reply_atom(const struct caller *caller, const char *atom)
@@ -172,21 +195,56 @@ static void put_badrpc(struct buffer *b)
     term_put_atom(b, "EXIT");
 }
 
-void reply_failure(const struct caller *caller, const char *error, struct slice module,
-                   struct slice function, struct slice arguments)
+/* erpc:execute_call/4 ends with {Tag, error, Error, Stack}, erpc:execute_cast/3 as any process does
+ * with {{exception, {Error, Stack}}, _}, whose own stack is left empty. */
+static void fail_worker(const struct caller *caller, const char *error, struct slice module,
+                        struct slice function, struct slice arguments)
 {
-    struct reply reply;
+    struct buffer *b = worker_open_reason(caller->node, caller->worker);
 
+    if (!b)
+        return;
     if (caller->kind == CALLER_ERPC) {
-        struct buffer *b = worker_open_result(caller->node, caller->worker);
-        if (!b)
-            return;
         term_put_tuple(b, 4);
         term_put_raw(b, caller->tag);
         term_put_atom(b, "error");
         term_put_atom(b, error);
         put_stack(b, module, function, arguments);
-        worker_finish(caller->node, caller->worker);
+    } else {
+        term_put_tuple(b, 2);
+        term_put_tuple(b, 2);
+        term_put_atom(b, "exception");
+        term_put_tuple(b, 2);
+        term_put_atom(b, error);
+        put_stack(b, module, function, arguments);
+        term_put_nil(b);
+    }
+    worker_finish(caller->node, caller->worker);
+}
+
+/* The same for {Tag, exit, Reason}, and Reason. */
+static void exit_worker(const struct caller *caller, struct slice reason)
+{
+    struct buffer *b = worker_open_reason(caller->node, caller->worker);
+
+    if (!b)
+        return;
+    if (caller->kind == CALLER_ERPC) {
+        term_put_tuple(b, 3);
+        term_put_raw(b, caller->tag);
+        term_put_atom(b, "exit");
+    }
+    term_put_raw(b, reason);
+    worker_finish(caller->node, caller->worker);
+}
+
+void reply_failure(const struct caller *caller, const char *error, struct slice module,
+                   struct slice function, struct slice arguments)
+{
+    struct reply reply;
+
+    if (has_worker(caller)) {
+        fail_worker(caller, error, module, function, arguments);
         return;
     }
     if (!reply_open(&reply, caller))
@@ -202,15 +260,8 @@ void reply_exit(const struct caller *caller, struct slice reason)
 {
     struct reply reply;
 
-    if (caller->kind == CALLER_ERPC) {
-        struct buffer *b = worker_open_result(caller->node, caller->worker);
-        if (!b)
-            return;
-        term_put_tuple(b, 3);
-        term_put_raw(b, caller->tag);
-        term_put_atom(b, "exit");
-        term_put_raw(b, reason);
-        worker_finish(caller->node, caller->worker);
+    if (has_worker(caller)) {
+        exit_worker(caller, reason);
         return;
     }
     /* A gen_server that ends gives its callers no reply but a DOWN. */

@@ -15,7 +15,10 @@
 enum caller_kind {
     CALLER_GEN, /* {Tag, Reply} to `pid`, by alias where the tag holds one */
     CALLER_REX, /* {rex, Reply} to `pid` */
-    CALLER_ERPC /* exit reason {Tag, return, Reply} of process number `worker` */
+    /* The exit reason of process number `worker`. */
+    CALLER_ERPC,      /* {Tag, return, Reply} */
+    CALLER_ERPC_CAST, /* normal, whatever the reply is */
+    CALLER_NOBODY,    /* a cast to rex: nobody waits */
 };
 
 struct caller {
@@ -24,7 +27,7 @@ struct caller {
     bool is_foreign; /* `pid` is of another node than the connection that the call came by */
     struct node *node;
     struct pid pid;
-    struct slice tag;
+    struct slice tag;  /* CALLER_GEN, CALLER_ERPC */
     struct pid called; /* CALLER_GEN: our process, in whose name the answer goes out */
     uint32_t worker;
 };

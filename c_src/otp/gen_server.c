@@ -25,23 +25,21 @@ struct deferred {
 static void handle(struct gen_server *gs, struct connection *via, enum request_kind kind,
                    const struct caller *caller, struct slice term)
 {
-    gs->via = via;
     switch (kind) {
     case REQUEST_CALL:
         gs->messages_out++;
         gs->callbacks->call(gs, caller, term);
         break;
     case REQUEST_CAST:
-        gs->callbacks->cast(gs, term);
+        gs->callbacks->cast(gs, via, term);
         break;
     case REQUEST_INFO:
-        gs->callbacks->info(gs, term);
+        gs->callbacks->info(gs, via, term);
         break;
     case REQUEST_SYSTEM:
-        sys_take_message(gs, caller, term);
+        sys_handle_message(gs, caller, term);
         break;
     }
-    gs->via = NULL;
 }
 
 static size_t deferred_size(const struct caller *caller, struct slice term)
@@ -59,7 +57,7 @@ static struct deferred *deferred_next(struct gen_server *gs)
     return d;
 }
 
-static void deferred_take(struct gen_server *gs, struct deferred *d)
+static void deferred_remove(struct gen_server *gs, struct deferred *d)
 {
     DL_DELETE(gs->deferred, d);
     gs->deferred_bytes -= deferred_size(d->caller, d->term);
@@ -150,7 +148,7 @@ static void drop_largest_sender(struct gen_server *gs)
     DL_FOREACH_SAFE (gs->deferred, d, next) {
         if (d->sender != number)
             continue;
-        deferred_take(gs, d);
+        deferred_remove(gs, d);
         deferred_free(d);
     }
     if (c)
@@ -178,8 +176,8 @@ static void defer(struct gen_server *gs, struct connection *via, enum request_ki
     DL_APPEND(gs->deferred, d);
 }
 
-static void take(struct gen_server *gs, struct connection *via, enum request_kind kind,
-                 const struct caller *caller, struct slice term)
+static void receive(struct gen_server *gs, struct connection *via, enum request_kind kind,
+                    const struct caller *caller, struct slice term)
 {
     gs->messages_in++;
     if (gs->is_suspended || gs->deferred)
@@ -189,8 +187,8 @@ static void take(struct gen_server *gs, struct connection *via, enum request_kin
 }
 
 /* At work, a server takes them in order with all others. */
-static void take_system(struct gen_server *gs, struct connection *via, const struct caller *caller,
-                        struct slice request)
+static void receive_system(struct gen_server *gs, struct connection *via,
+                           const struct caller *caller, struct slice request)
 {
     if (!gs->is_suspended && gs->deferred)
         defer(gs, via, REQUEST_SYSTEM, caller, request);
@@ -200,12 +198,19 @@ static void take_system(struct gen_server *gs, struct connection *via, const str
 
 void gen_server_call(struct gen_server *gs, const struct caller *caller, struct slice request)
 {
-    take(gs, gs->process.node->sender, REQUEST_CALL, caller, request);
+    receive(gs, gs->process.node->sender, REQUEST_CALL, caller, request);
 }
 
 void gen_server_cast(struct gen_server *gs, struct slice request)
 {
-    take(gs, gs->process.node->sender, REQUEST_CAST, NULL, request);
+    receive(gs, gs->process.node->sender, REQUEST_CAST, NULL, request);
+}
+
+static void note_caught_up(struct gen_server *gs)
+{
+    if (!gs->is_suspended && !gs->deferred && process_is_alive(&gs->process) &&
+        gs->callbacks->caught_up)
+        gs->callbacks->caught_up(gs);
 }
 
 /* Hands on some of what had waited. That may suspend the server again, or end it. */
@@ -215,12 +220,14 @@ static void on_backlog(uv_idle_t *idle)
     struct deferred *d;
 
     for (int i = 0; i < BACKLOG_PER_TURN && (d = deferred_next(gs)) != NULL; i++) {
-        deferred_take(gs, d);
+        deferred_remove(gs, d);
         handle(gs, find_sender(gs, d->sender), d->kind, d->caller, d->term);
         deferred_free(d);
     }
-    if (!deferred_next(gs))
-        uv_idle_stop(idle);
+    if (deferred_next(gs))
+        return;
+    uv_idle_stop(idle);
+    note_caught_up(gs);
 }
 
 void gen_server_suspend(struct gen_server *gs, bool suspended)
@@ -232,6 +239,7 @@ void gen_server_suspend(struct gen_server *gs, bool suspended)
         gs->callbacks->suspended(gs, suspended);
     if (!suspended && process_is_alive(&gs->process))
         uv_idle_start(&gs->backlog, on_backlog);
+    note_caught_up(gs);
 }
 
 static void on_message(struct process *p, struct connection *via, struct slice message)
@@ -245,22 +253,22 @@ static void on_message(struct process *p, struct connection *via, struct slice m
     if (cursor_any_tuple(&c, &arity)) {
         if (arity == 3 && cursor_is_atom(&c, "$gen_call") && caller_read(&caller, p, via, &c) &&
             cursor_term(&c, &request)) {
-            take(gs, via, REQUEST_CALL, &caller, request);
+            receive(gs, via, REQUEST_CALL, &caller, request);
             return;
         }
         if (arity == 2 && cursor_is_atom(&c, "$gen_cast") && cursor_term(&c, &request)) {
-            take(gs, via, REQUEST_CAST, NULL, request);
+            receive(gs, via, REQUEST_CAST, NULL, request);
             return;
         }
         if (arity == 3 && cursor_is_atom(&c, "system") && caller_read(&caller, p, via, &c) &&
             cursor_term(&c, &request)) {
-            take_system(gs, via, &caller, request);
+            receive_system(gs, via, &caller, request);
             return;
         }
-        if (arity == 2 && sys_take_answer(gs, via, c))
+        if (arity == 2 && sys_handle_answer(gs, via, c))
             return;
     }
-    take(gs, via, REQUEST_INFO, NULL, message);
+    receive(gs, via, REQUEST_INFO, NULL, message);
 }
 
 void gen_server_stop_with(struct gen_server *gs, struct slice reason)
@@ -269,7 +277,7 @@ void gen_server_stop_with(struct gen_server *gs, struct slice reason)
         return;
     while (gs->deferred) {
         struct deferred *d = gs->deferred;
-        deferred_take(gs, d);
+        deferred_remove(gs, d);
         if (d->caller)
             reply_exit(d->caller, reason);
         deferred_free(d);

@@ -23,13 +23,16 @@ struct gen_server;
 struct gen_server_callbacks {
     /* Answer now or later (caller_keep), with reply_open. */
     void (*call)(struct gen_server *gs, const struct caller *caller, struct slice request);
-    void (*cast)(struct gen_server *gs, struct slice request);
+    /* `via` is the connection that it came by; NULL: it is gone, or there was none. */
+    void (*cast)(struct gen_server *gs, struct connection *via, struct slice request);
     /* Any other message. */
-    void (*info)(struct gen_server *gs, struct slice message);
+    void (*info)(struct gen_server *gs, struct connection *via, struct slice message);
     /* Writes the state as sys:get_state shows it: one term. */
     void (*put_state)(struct gen_server *gs, struct buffer *b);
-    /* Stops and starts whatever runs by itself; may be NULL. */
+    /* For a server that does things by itself; both may be NULL. It is suspended, or is not any
+     * more; and all that had waited meanwhile has been handled. */
     void (*suspended)(struct gen_server *gs, bool suspended);
+    void (*caught_up)(struct gen_server *gs);
 };
 
 struct gen_server {
@@ -37,7 +40,6 @@ struct gen_server {
     const struct gen_server_callbacks *callbacks;
     bool traps_exits; /* as rex and net_kernel do: only `kill` would end it, and is ignored too */
     bool is_suspended;
-    struct connection *via;    /* of what is being handled; NULL: it is gone, or there was none */
     struct deferred *deferred; /* while suspended, and until they have had their turn; in order */
     uv_idle_t backlog;
     size_t deferred_bytes;
@@ -68,14 +70,14 @@ void gen_server_cast(struct gen_server *gs, struct slice request);
 /* For sys.c. */
 void gen_server_suspend(struct gen_server *gs, bool suspended);
 /* A {system, From, Request} message (sys.erl). */
-void sys_take_message(struct gen_server *gs, const struct caller *caller, struct slice request);
+void sys_handle_message(struct gen_server *gs, const struct caller *caller, struct slice request);
 
 /* For gen_server.c and sys.c: sys:get_state (sys_state.c). */
 void sys_state_start(struct gen_server *gs);
 /* Whoever still waits is told by the end of the process. */
 void sys_state_stop(struct gen_server *gs);
-void sys_take_get_state(struct gen_server *gs, const struct caller *caller);
-/* Takes a message of two elements if it is a node's answer about its own sys, else false. */
-bool sys_take_answer(struct gen_server *gs, struct connection *via, struct cursor c);
+void sys_handle_get_state(struct gen_server *gs, const struct caller *caller);
+/* Handles a message of two elements if it is a node's answer about its own sys, else false. */
+bool sys_handle_answer(struct gen_server *gs, struct connection *via, struct cursor c);
 
 #endif

@@ -14,9 +14,10 @@ static void on_call(struct gen_server *gs, const struct caller *caller, struct s
         reply_atom(caller, "ignored");
 }
 
-static void on_other(struct gen_server *gs, struct slice message)
+static void on_other(struct gen_server *gs, struct connection *via, struct slice message)
 {
     (void)gs;
+    (void)via;
     (void)message;
 }
 

@@ -38,12 +38,12 @@ static bool run_function(struct rpc *rpc, const struct caller *caller, const str
     const struct rpc_function *f = find_function(rpc->functions, rpc->count, mfa, arity);
 
     if (f) {
-        f->run(rpc->ctx, caller, arguments);
+        f->run(rpc->ctx, f, caller, arguments);
         return true;
     }
     f = find_function(bif_functions, bif_function_count, mfa, arity);
     if (f)
-        f->run(rpc->rex.process.node, caller, arguments);
+        f->run(rpc->rex.process.node, f, caller, arguments);
     return f;
 }
 
@@ -94,7 +94,7 @@ static bool has_no_options(struct slice options)
     return cursor_tag(&c) == TAG_NIL;
 }
 
-void rpc_take_spawn(struct rpc *rpc, const struct spawn_request *request)
+void rpc_handle_spawn(struct rpc *rpc, const struct spawn_request *request)
 {
     struct node *node = rpc->rex.process.node;
     struct cursor c = cursor_of(request->arguments);
@@ -112,11 +112,10 @@ void rpc_take_spawn(struct rpc *rpc, const struct spawn_request *request)
         refuse_spawn(request, "notsup");
         return;
     }
-    uint8_t room[TERM_ATOM_SIZE];
     if (is_cast)
-        caller.tag = term_atom(room, "undefined");
+        caller.kind = CALLER_ERPC_CAST;
     caller.pid = request->from;
-    caller.worker = worker_start(node, request, monitored, is_cast);
+    caller.worker = worker_start(node, request, monitored);
     if (caller.worker != 0)
         apply(rpc, &caller, &mfa);
     else
@@ -139,12 +138,12 @@ static void rex_call(struct gen_server *gs, const struct caller *caller, struct 
     /* rex of OTP leaves a call that it does not know unanswered, too. */
 }
 
-/* A cast's result goes to nobody: to a worker that does not exist. */
-static void rex_cast(struct gen_server *gs, struct slice request)
+static void rex_cast(struct gen_server *gs, struct connection *via, struct slice request)
 {
     struct cursor c = cursor_of(request);
-    struct caller nobody = {.kind = CALLER_ERPC, .is_rpc = true, .node = gs->process.node};
+    struct caller nobody = {.kind = CALLER_NOBODY, .is_rpc = true, .node = gs->process.node};
     struct mfa mfa;
+    (void)via;
 
     nobody.pid.node = gs->process.node->name_slice;
     if (cursor_tuple(&c, 5) && cursor_is_atom(&c, "cast") && read_mfa(&c, &mfa))
@@ -162,18 +161,19 @@ static void put_features(struct buffer *b, struct node *node)
 }
 
 /* {sbcast, Name, Message} from rpc:sbcast, which waits for {rex, Node, Result}. */
-static void take_sbcast(struct gen_server *gs, const struct pid *from, struct cursor c)
+static void handle_sbcast(struct gen_server *gs, struct connection *via, const struct pid *from,
+                          struct cursor c)
 {
     struct node *node = gs->process.node;
     struct slice name, message;
-    struct connection *via;
+    struct connection *back;
 
     if (!cursor_term(&c, &name) || !cursor_term(&c, &message))
         return;
     struct cursor atom = cursor_of(name);
     struct slice text;
     struct process *to = cursor_atom(&atom, &text) ? process_find_name(node, text) : NULL;
-    struct buffer *b = node_open_send(node, from, &via);
+    struct buffer *b = node_open_send(node, from, &back);
     if (b) {
         term_put_tuple(b, 3);
         term_put_atom(b, "rex");
@@ -185,15 +185,15 @@ static void take_sbcast(struct gen_server *gs, const struct pid *from, struct cu
             term_put_atom(b, "nonexisting_name");
             term_put_raw(b, name);
         }
-        connection_close_frame(via);
+        connection_close_frame(back);
     }
     if (to)
-        to->behaviour->receive(to, gs->via, message);
+        to->behaviour->receive(to, via, message);
 }
 
 /* {From, {call, M, F, A, GroupLeader}} of erl_call, ei_rpc and jinterface, {From, {sbcast, Name,
  * Message}}, and {From, features_request}. */
-static void rex_info(struct gen_server *gs, struct slice message)
+static void rex_info(struct gen_server *gs, struct connection *via, struct slice message)
 {
     struct cursor c = cursor_of(message);
     struct node *node = gs->process.node;
@@ -203,13 +203,13 @@ static void rex_info(struct gen_server *gs, struct slice message)
 
     if (!cursor_tuple(&c, 2) || !cursor_pid(&c, &caller.pid))
         return;
-    caller.is_foreign = caller_is_foreign(&caller.pid, gs->via);
+    caller.is_foreign = caller_is_foreign(&caller.pid, via);
     if (cursor_is_atom(&c, "features_request")) {
-        struct connection *via;
-        struct buffer *b = node_open_send(node, &caller.pid, &via);
+        struct connection *back;
+        struct buffer *b = node_open_send(node, &caller.pid, &back);
         if (b) {
             put_features(b, node);
-            connection_close_frame(via);
+            connection_close_frame(back);
         }
         return;
     }
@@ -218,7 +218,7 @@ static void rex_info(struct gen_server *gs, struct slice message)
     if (arity == 5 && cursor_is_atom(&c, "call") && read_mfa(&c, &mfa))
         apply((struct rpc *)gs, &caller, &mfa);
     else if (arity == 3 && cursor_is_atom(&c, "sbcast"))
-        take_sbcast(gs, &caller.pid, c);
+        handle_sbcast(gs, via, &caller.pid, c);
 }
 
 static void rex_put_state(struct gen_server *gs, struct buffer *b)

@@ -16,8 +16,11 @@ struct rpc_function {
     const char *module;
     const char *function;
     int arity;
-    /* `arguments` stands at the first of `arity` terms. Must answer the caller, now or later. */
-    void (*run)(void *ctx, const struct caller *caller, struct cursor arguments);
+    /* `arguments` stands at the first of `arity` terms. Must answer the caller, now or later. `f`
+     * is the row of the table. */
+    void (*run)(void *ctx, const struct rpc_function *f, const struct caller *caller,
+                struct cursor arguments);
+    const void *data; /* for `run` */
 };
 
 /* For rpc.c: the functions of module erlang, each run with the node. */
@@ -37,6 +40,6 @@ int rpc_start(struct rpc *rpc, struct node *node, const struct rpc_function *fun
               size_t count, void *ctx);
 /* Answers a spawn request: runs erpc's execute_call/4 and execute_cast/3, refuses all others with
  * notsup. */
-void rpc_take_spawn(struct rpc *rpc, const struct spawn_request *request);
+void rpc_handle_spawn(struct rpc *rpc, const struct spawn_request *request);
 
 #endif

@@ -147,7 +147,7 @@ static bool is_turned_off(struct slice name, struct cursor c)
            cursor_is_atom(&c, "false");
 }
 
-static void take_debug(struct gen_server *gs, const struct caller *caller, struct cursor c)
+static void handle_debug(struct gen_server *gs, const struct caller *caller, struct cursor c)
 {
     struct slice name;
     struct reply reply;
@@ -215,7 +215,7 @@ static void reply_cannot_replace(const struct caller *caller)
     reply_close(&reply);
 }
 
-void sys_take_message(struct gen_server *gs, const struct caller *caller, struct slice request)
+void sys_handle_message(struct gen_server *gs, const struct caller *caller, struct slice request)
 {
     struct cursor c = cursor_of(request);
     struct cursor pair = c;
@@ -223,7 +223,7 @@ void sys_take_message(struct gen_server *gs, const struct caller *caller, struct
     struct slice reason;
 
     if (cursor_is_atom(&c, "get_state")) {
-        sys_take_get_state(gs, caller);
+        sys_handle_get_state(gs, caller);
     } else if (cursor_is_atom(&c, "get_status")) {
         if (reply_open(&reply, caller)) {
             put_status(gs, reply.out);
@@ -236,7 +236,7 @@ void sys_take_message(struct gen_server *gs, const struct caller *caller, struct
         reply_atom(caller, "ok");
         gen_server_suspend(gs, false);
     } else if (cursor_tuple(&pair, 2) && cursor_is_atom(&pair, "debug")) {
-        take_debug(gs, caller, pair);
+        handle_debug(gs, caller, pair);
     } else if (cursor_is_atom(&pair, "terminate") && cursor_term(&pair, &reason)) {
         reply_atom(caller, "ok");
         gen_server_stop_with(gs, reason);

@@ -120,7 +120,7 @@ static void ask_peer(struct gen_server *gs, struct connection *via)
     connection_close_frame(via);
 }
 
-void sys_take_get_state(struct gen_server *gs, const struct caller *caller)
+void sys_handle_get_state(struct gen_server *gs, const struct caller *caller)
 {
     struct connection *via = node_find(gs->process.node, caller->pid.node);
 
@@ -131,7 +131,7 @@ void sys_take_get_state(struct gen_server *gs, const struct caller *caller)
 }
 
 /* {Reference, {ok, State} | State} */
-bool sys_take_answer(struct gen_server *gs, struct connection *via, struct cursor c)
+bool sys_handle_answer(struct gen_server *gs, struct connection *via, struct cursor c)
 {
     struct node *node = gs->process.node;
     struct slice reference;

@@ -10,6 +10,7 @@
 #include "fuzz.h"
 
 #include "distribution/dist_flags.h"
+#include "macula/api.h"
 #include "macula/coordinator.h"
 #include "otp/net_kernel.h"
 #include "otp/rpc.h"
@@ -42,19 +43,19 @@ static void on_log(void *ctx, int level, const char *kind, const char *peer, con
 static void on_spawn(void *ctx, const struct spawn_request *request)
 {
     (void)ctx;
-    rpc_take_spawn(&f.rpc, request);
+    rpc_handle_spawn(&f.rpc, request);
 }
 
 static void on_up(void *ctx, struct connection *c)
 {
     (void)ctx;
-    coordinator_take_up(&f.coordinator, c);
+    coordinator_node_up(&f.coordinator, c);
 }
 
 static void on_down(void *ctx, struct connection *c)
 {
     (void)ctx;
-    coordinator_take_down(&f.coordinator, c);
+    coordinator_node_down(&f.coordinator, c);
     if (c == f.peer)
         f.peer = NULL;
 }

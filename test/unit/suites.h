@@ -18,6 +18,7 @@ int test_rounds(int rounds);
     X(control) \
     X(cookie) \
     X(coordinator) \
+    X(counters) \
     X(cursor) \
     X(dht) \
     X(epmd) \
@@ -38,9 +39,9 @@ int test_rounds(int rounds);
     X(options) \
     X(profile_term) \
     X(router) \
+    X(subscribers) \
     X(term_check) \
-    X(term_write) \
-    X(watcher)
+    X(term_write)
 /* clang-format on */
 
 #endif

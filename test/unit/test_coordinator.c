@@ -56,23 +56,23 @@ static void add_sessions(void)
     struct nat_session_view view;
     struct nat_request request = {.initiator_id = {"a", 1}};
 
-    nat_options_init(co.nat, &request.options);
+    nat_options_init(co.driver.nat, &request.options);
     for (uint32_t i = 0; i < SESSIONS; i++) {
         request.target_id = (struct nat_bytes){&i, sizeof i};
         memcpy(request.random, &i, sizeof i);
-        ck_assert_int_eq(nat_request(co.nat, coordinator_now(&co), &request, &view), 0);
+        ck_assert_int_eq(nat_request(co.driver.nat, driver_now(&co.driver), &request, &view), 0);
     }
-    coordinator_act(&co);
+    driver_act(&co.driver);
 }
 
 static uint64_t attempts(void)
 {
-    return nat_counters(co.nat)->attempts;
+    return nat_counters(co.driver.nat)->attempts;
 }
 
 static uint64_t now(void)
 {
-    return uv_hrtime() + co.phase_ns;
+    return uv_hrtime() + co.driver.phase_ns;
 }
 
 START_TEST(others_have_as_long_as_what_is_due_has_taken)
@@ -81,20 +81,20 @@ START_TEST(others_have_as_long_as_what_is_due_has_taken)
 
     add_sessions();
     for (int i = 0; i < 100; i++) {
-        uint64_t rested = co.rest_until_ns;
+        uint64_t rested = co.driver.rest_until_ns;
         made = attempts();
         before = now();
         uv_run(&loop, UV_RUN_ONCE);
         if (attempts() == made)
             continue;
         ck_assert_uint_ge(now(), rested);
-        ck_assert_uint_gt(co.rest_until_ns, before);
-        ck_assert_uint_le(co.rest_until_ns, 2 * now() - before);
+        ck_assert_uint_gt(co.driver.rest_until_ns, before);
+        ck_assert_uint_le(co.driver.rest_until_ns, 2 * now() - before);
     }
     ck_assert_uint_gt(attempts(), SESSIONS);
 
     made = attempts();
-    co.rest_until_ns = now() + NS_PER_HOUR;
+    co.driver.rest_until_ns = now() + NS_PER_HOUR;
     for (int i = 0; i < 1000; i++)
         uv_run(&loop, UV_RUN_NOWAIT);
     ck_assert_uint_eq(attempts(), made);

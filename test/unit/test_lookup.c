@@ -104,7 +104,7 @@ static void answer_monitor(struct connection *c, int n)
 /* A node that has macula_nat_cache and nothing else. */
 static void bring_up_with_cache(struct connection *c)
 {
-    services_take_up(&services, c);
+    services_node_up(&services, c);
     answer_monitor(c, 1);
     for (int i = 0; i < PROBES - 2; i++)
         answer_monitor(c, 1);
@@ -130,9 +130,9 @@ START_TEST(nobody_waits_for_nodes_that_come_later)
 {
     struct lookup_waiter waiters[2];
 
-    services_take_up(&services, &connections[0]);
+    services_node_up(&services, &connections[0]);
     ck_assert(!is_unknown_at_once(1, &waiters[0]));
-    services_take_up(&services, &connections[1]);
+    services_node_up(&services, &connections[1]);
     ck_assert(!is_unknown_at_once(2, &waiters[1]));
     for (int i = 0; i < PROBES - 2; i++)
         answer_monitor(&connections[0], 0);
@@ -140,7 +140,7 @@ START_TEST(nobody_waits_for_nodes_that_come_later)
     answer_monitor(&connections[0], 0); /* the last service; the last fence tells no more */
     ck_assert_uint_eq(unknown, 1);
     /* The end of the other one is an answer too. */
-    services_take_down(&services, &connections[1]);
+    services_node_down(&services, &connections[1]);
     ck_assert_uint_eq(unknown, 2);
     ck_assert_uint_eq(lookup_in_flight(&lookup), 0);
 }
@@ -151,7 +151,7 @@ START_TEST(a_node_that_never_answers_is_waited_for_a_while)
 {
     struct lookup_waiter waiter;
 
-    services_take_up(&services, &connections[0]);
+    services_node_up(&services, &connections[0]);
     ck_assert(!is_unknown_at_once(1, &waiter));
     uv_run(&loop, UV_RUN_DEFAULT);
     ck_assert_uint_eq(unknown, 1);
@@ -164,11 +164,11 @@ START_TEST(lookups_under_way_have_a_limit)
     struct lookup_waiter *waiters = calloc(LOOKUP_MAX_FLIGHTS + 1, sizeof *waiters);
     struct lookup_waiter second;
 
-    services_take_up(&services, &connections[0]);
+    services_node_up(&services, &connections[0]);
     for (uint32_t i = 0; i < LOOKUP_MAX_FLIGHTS; i++)
         ck_assert(!is_unknown_at_once(i, &waiters[i]));
     ck_assert(is_unknown_at_once(LOOKUP_MAX_FLIGHTS, &waiters[LOOKUP_MAX_FLIGHTS]));
-    ck_assert_uint_eq(lookup.overloaded, 1);
+    ck_assert_uint_eq(lookup.counters.overloaded, 1);
     ck_assert(!is_unknown_at_once(0, &second));
     ck_assert_uint_eq(lookup_in_flight(&lookup), LOOKUP_MAX_FLIGHTS);
     for (int i = 0; i < PROBES; i++)
@@ -234,7 +234,7 @@ START_TEST(busy_nodes_are_passed_over)
         services_note_call(&services, &connections[0]);
     }
     ck_assert_ptr_null(chosen(second));
-    ck_assert(!is_unknown_at_once(1, &waiter) && unknown == 1 && lookup.overloaded == 1);
+    ck_assert(!is_unknown_at_once(1, &waiter) && unknown == 1 && lookup.counters.overloaded == 1);
     strcpy(connections[1].name, "second@host");
     bring_up_with_cache(&connections[1]);
     ck_assert_ptr_eq(chosen(second), &connections[1]);
@@ -251,7 +251,7 @@ START_TEST(a_node_without_the_module_does_not_count)
 {
     struct service_tries tries = {.count = 0};
 
-    services_take_up(&services, &connections[0]);
+    services_node_up(&services, &connections[0]);
     for (int i = 0; i < SERVICE_KINDS; i++)
         answer_monitor(&connections[0], i + 1); /* all fences: it has all services */
     ck_assert_uint_eq(services_count(&services, SERVICE_CONNECTOR), 1);
@@ -261,7 +261,7 @@ START_TEST(a_node_without_the_module_does_not_count)
     ck_assert_uint_eq(services_count(&services, SERVICE_CONNECTOR), 0);
     ck_assert_ptr_null(services_choose(&services, SERVICE_CONNECTOR, 0, &tries));
     ck_assert_uint_eq(services_count(&services, SERVICE_ROUTING), 1);
-    services_take_down(&services, &connections[0]);
+    services_node_down(&services, &connections[0]);
     ck_assert_uint_eq(services_count(&services, SERVICE_ROUTING), 0);
 }
 END_TEST
@@ -274,7 +274,7 @@ START_TEST(deliveries_under_way_have_a_limit)
 
     mailboxes_init(&mailboxes, &node, &watches);
     deliveries_init(&all, &services, &calls, &mailboxes, NULL, NULL);
-    services_take_up(&services, &connections[0]);
+    services_node_up(&services, &connections[0]);
     answer_monitor(&connections[0], PROBES - 1); /* rex */
     all.count = DELIVERIES_MAX - 1;
     delivery_start(&all, &action);
@@ -285,7 +285,7 @@ START_TEST(deliveries_under_way_have_a_limit)
     delivery_start(&all, &action);
     ck_assert_str_eq(logged, "PUNCH_COORDINATE could not be delivered to peer: "
                              "too many deliveries under way");
-    ck_assert_uint_eq(all.failed, 2);
+    ck_assert_uint_eq(all.counters.undelivered, 2);
     ck_assert_ptr_null(all.under_way);
 }
 END_TEST

@@ -10,7 +10,7 @@
 static uv_loop_t loop;
 static struct node node;
 static struct connection a, b;
-static struct watchers watchers;
+static struct subscribers subscribers;
 static struct notifier notifier;
 
 static void connect_to(struct connection *c, const char *name)
@@ -29,7 +29,7 @@ static void set_up(void)
     node = (struct node){.loop = &loop, .name_slice = slice_of("us@host")};
     connect_to(&a, "a@host");
     connect_to(&b, "b@host");
-    notifier_init(&notifier, &node, &watchers);
+    notifier_init(&notifier, &node, &subscribers);
 }
 
 static void tear_down(void)
@@ -38,7 +38,7 @@ static void tear_down(void)
     notifier_close(&notifier);
     uv_run(&loop, UV_RUN_DEFAULT);
     ck_assert_int_eq(uv_loop_close(&loop), 0);
-    ck_assert_ptr_null(watchers.by_pid);
+    ck_assert_ptr_null(subscribers.by_pid);
     HASH_CLEAR(hh, node.by_name);
     buffer_free(&a.out);
     buffer_free(&b.out);
@@ -52,11 +52,11 @@ static void notify(const struct connection *c, const char *session_id)
         .session = {.session_id = {session_id, strlen(session_id)},
                     .initiator_id = {"i", 1},
                     .target_id = {"t", 1}},
-        .watcher = watcher_take(&watchers, &pid),
+        .watcher = subscriber_ref(&subscribers, &pid),
     };
 
-    notifier_take(&notifier, &action);
-    watcher_give_back(&watchers, action.watcher);
+    notifier_notify(&notifier, &action);
+    subscriber_unref(&subscribers, action.watcher);
 }
 
 static bool was_told(struct connection *c, const char *session_id)
@@ -75,9 +75,9 @@ START_TEST(the_node_with_the_most_waiting_loses_its_oldest)
     notify(&a, "a-4");
     notifier.waiting_bytes = NOTIFIER_WAITING_MAX - one;
     notify(&b, "b-2");
-    ck_assert_uint_eq(notifier.dropped, 0);
+    ck_assert_uint_eq(notifier.counters.notifications_dropped, 0);
     notify(&b, "b-3");
-    ck_assert_uint_eq(notifier.dropped, 1);
+    ck_assert_uint_eq(notifier.counters.notifications_dropped, 1);
     ck_assert_uint_eq(notifier.count, 6);
     ck_assert_uint_eq(notifier.waiting_bytes, NOTIFIER_WAITING_MAX);
 
@@ -85,7 +85,7 @@ START_TEST(the_node_with_the_most_waiting_loses_its_oldest)
     buffer_truncate(&b.out, 0);
     notifier_go_on(&notifier);
     uv_run(&loop, UV_RUN_DEFAULT);
-    ck_assert_uint_eq(notifier.sent, 6);
+    ck_assert_uint_eq(notifier.counters.notified, 6);
     ck_assert(!was_told(&a, "a-1"));
     ck_assert(was_told(&a, "a-2") && was_told(&a, "a-3") && was_told(&a, "a-4"));
     ck_assert(was_told(&b, "b-1") && was_told(&b, "b-2") && was_told(&b, "b-3"));

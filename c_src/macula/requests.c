@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "macula/coordinator.h"
+#include "macula/requests.h"
 
 #include "macula/id_text.h"
 #include "macula/profile_term.h"
@@ -20,8 +20,9 @@ struct arguments {
     bool is_coordinate; /* coordinate_punch has an option of its own */
     bool has_session_id;
     struct nat_bytes session_id;
-    struct pid watcher;
-    bool has_watcher;
+    struct pid subscriber;
+    bool has_subscriber;
+    const char *peer; /* that a log line about it names */
 };
 
 static bool read_id(struct cursor *c, struct nat_bytes *id)
@@ -65,7 +66,7 @@ static bool read_option(struct arguments *args, struct slice key, struct cursor 
     if (slice_is(key, "allow_relay"))
         return cursor_bool(&value, &o->allow_relay);
     if (slice_is(key, "notify"))
-        return args->has_watcher = cursor_pid(&value, &args->watcher);
+        return args->has_subscriber = cursor_pid(&value, &args->subscriber);
     if (args->is_coordinate && slice_is(key, "session_id")) {
         args->has_session_id = true;
         return read_id(&value, &args->session_id) && args->session_id.len > 0 &&
@@ -95,12 +96,12 @@ static bool read_options(struct arguments *args, struct cursor *c, struct slice 
     return true;
 }
 
-static bool read_arguments(struct coordinator *co, struct arguments *args, bool is_coordinate,
+static bool read_arguments(const struct requests *all, struct arguments *args, bool is_coordinate,
                            struct cursor *c, struct slice *bad)
 {
     memset(args, 0, sizeof *args);
     args->is_coordinate = is_coordinate;
-    nat_options_init(co->nat, &args->request.options);
+    nat_options_init(all->driver->nat, &args->request.options);
     *bad = slice_of("initiator_id");
     if (!read_id(c, &args->request.initiator_id))
         return false;
@@ -128,7 +129,7 @@ static bool read_arguments(struct coordinator *co, struct arguments *args, bool 
 
 /* A request that waits for profiles. It owns copies of all that it needs. */
 struct waiting {
-    struct coordinator *co;
+    struct requests *all;
     struct caller *caller; /* NULL: coordinate_punch */
     struct arguments args;
     struct lookup_waiter lookups[2]; /* by enum nat_role */
@@ -155,63 +156,64 @@ static void reply_session(const struct caller *caller, const struct nat_session_
 }
 
 /* The token of the process to be notified; the library keeps it only if the request succeeds. */
-static bool add_watcher(struct coordinator *co, struct arguments *args)
+static bool add_subscriber(struct requests *all, struct arguments *args)
 {
     struct nat_options *o = &args->request.options;
 
-    if (!args->has_watcher)
+    if (!args->has_subscriber)
         return true;
-    o->watcher = watcher_take(&co->watchers, &args->watcher);
+    o->watcher = subscriber_ref(all->driver->subscribers, &args->subscriber);
     o->has_watcher = o->watcher != 0;
     return o->has_watcher;
 }
 
-static void drop_watcher(struct coordinator *co, struct arguments *args)
+static void drop_subscriber(struct requests *all, struct arguments *args)
 {
     if (args->request.options.has_watcher)
-        watcher_give_back(&co->watchers, args->request.options.watcher);
+        subscriber_unref(all->driver->subscribers, args->request.options.watcher);
     args->request.options.has_watcher = false;
 }
 
 /* Hands the request to the library, with other random bytes as long as they make an id that is
  * taken. `session` NULL: coordinate_punch. */
-static int enter_request(struct coordinator *co, struct arguments *args,
+static int enter_request(struct requests *all, struct arguments *args,
                          struct nat_session_view *session)
 {
+    struct driver *driver = all->driver;
     const struct nat_bytes *id = args->has_session_id ? &args->session_id : NULL;
-    int error = add_watcher(co, args) ? -EEXIST : -ENOMEM;
+    int error = add_subscriber(all, args) ? -EEXIST : -ENOMEM;
 
     while (error == -EEXIST) {
-        error = coordinator_draw(co, args->request.random);
+        error = driver_draw(driver, args->request.random);
         if (error == 0 && session)
-            error = nat_request(co->nat, coordinator_now(co), &args->request, session);
+            error = nat_request(driver->nat, driver_now(driver), &args->request, session);
         else if (error == 0)
-            error = nat_coordinate(co->nat, coordinator_now(co), &args->request, id);
+            error = nat_coordinate(driver->nat, driver_now(driver), &args->request, id);
     }
     if (error)
-        drop_watcher(co, args);
+        drop_subscriber(all, args);
     return error;
 }
 
 /* What a request or a report came to, for whoever follows a session through the log: never
  * suppressed. */
-static void trace(struct coordinator *co, const char *what, struct nat_bytes one,
+static void trace(struct requests *all, const char *what, struct nat_bytes one,
                   struct nat_bytes other, struct nat_bytes session_id, const char *result)
 {
     char one_text[ID_TEXT_SIZE], other_text[ID_TEXT_SIZE], id[ID_TEXT_SIZE];
 
-    node_log(co->node, LOG_DEBUG, what, NULL, "%s %s %s: session %s: %s", what,
+    node_log(all->node, LOG_DEBUG, what, NULL, "%s %s %s: session %s: %s", what,
              id_text(one_text, one), id_text(other_text, other), id_text(id, session_id), result);
 }
 
-static void finish_request(struct coordinator *co, const struct caller *caller,
+static void finish_request(struct requests *all, const struct caller *caller,
                            struct arguments *args)
 {
     struct nat_session_view session = {.session_id = {0}};
-    int error = enter_request(co, args, &session);
+    int error = enter_request(all, args, &session);
 
-    if (co->node->traces)
-        trace(co, "request_connection", args->request.initiator_id, args->request.target_id,
+    if (all->node->traces)
+        trace(all, "request_connection", args->request.initiator_id, args->request.target_id,
               session.session_id,
               error == 0              ? strategy_name(session.strategy)
               : error == -ENETUNREACH ? "relay_required"
@@ -223,31 +225,29 @@ static void finish_request(struct coordinator *co, const struct caller *caller,
     case -ENETUNREACH:
         reply_error(caller, "relay_required");
         break;
-    case -ENOBUFS: /* which the library counts */
-        reply_error(caller, "overloaded");
-        break;
     default:
-        co->counters.overloaded++;
+        all->counters.overloaded++;
         reply_error(caller, "overloaded");
     }
-    coordinator_act(co);
+    driver_act(all->driver);
 }
 
 /* Both the connector and the gateway of a macula node report a success: the second is the rule. */
-static bool is_late_success(const struct coordinator *co, struct nat_bytes session_id,
+static bool is_late_success(const struct requests *all, struct nat_bytes session_id,
                             enum nat_report report)
 {
     struct nat_session_view session;
 
-    return report == NAT_REPORT_SUCCESS && nat_session_find(co->nat, session_id, &session) == 0 &&
+    return report == NAT_REPORT_SUCCESS &&
+           nat_session_find(all->driver->nat, session_id, &session) == 0 &&
            session.state == NAT_COMPLETED;
 }
 
-static void note_ignored(struct coordinator *co, const char *what, int level,
+static void note_ignored(struct requests *all, const char *peer, const char *what, int level,
                          struct nat_bytes session_id, int error)
 {
     char id[ID_TEXT_SIZE];
-    co->node->counters.no_memory += error == -ENOMEM;
+    all->node->counters.no_memory += error == -ENOMEM;
     const char *why = error == -ENOENT   ? "no such session"
                       : error == -ESTALE ? "the session has ended"
                       : error == -EACCES ? "the session is one of other peers"
@@ -256,49 +256,49 @@ static void note_ignored(struct coordinator *co, const char *what, int level,
                                          : "no room";
 
     id_text(id, session_id);
-    node_log_about(co->node, level, what, co->server.via ? co->server.via->name : co->node->name,
-                   id, "%s for session %s ignored: %s", what, id, why);
+    node_log_about(all->node, level, what, peer, id, "%s for session %s ignored: %s", what, id,
+                   why);
 }
 
-static void finish_coordinate(struct coordinator *co, struct arguments *args)
+static void finish_coordinate(struct requests *all, struct arguments *args)
 {
-    int error = enter_request(co, args, NULL);
+    int error = enter_request(all, args, NULL);
 
     if (error)
-        note_ignored(co, "coordinate_punch", LOG_WARNING, args->session_id, error);
-    if (co->node->traces)
-        trace(co, "coordinate_punch", args->request.initiator_id, args->request.target_id,
+        note_ignored(all, args->peer, "coordinate_punch", LOG_WARNING, args->session_id, error);
+    if (all->node->traces)
+        trace(all, "coordinate_punch", args->request.initiator_id, args->request.target_id,
               args->session_id, error ? "ignored" : "taken");
-    coordinator_act(co);
+    driver_act(all->driver);
 }
 
-static void finish(struct coordinator *co, const struct caller *caller, struct arguments *args)
+static void finish(struct requests *all, const struct caller *caller, struct arguments *args)
 {
     if (caller)
-        finish_request(co, caller, args);
+        finish_request(all, caller, args);
     else
-        finish_coordinate(co, args);
+        finish_coordinate(all, args);
 }
 
 static void waiting_free(struct waiting *w)
 {
-    DL_DELETE(w->co->waiting, w);
-    w->co->waiting_bytes -= w->size;
-    w->co->waiting_count--;
+    DL_DELETE(w->all->waiting, w);
+    w->all->waiting_bytes -= w->size;
+    w->all->waiting_count--;
     caller_free(w->caller);
     nat_profile_unref(w->args.request.initiator_profile);
     nat_profile_unref(w->args.request.target_profile);
     free(w);
 }
 
-/* One thing less to wait for. While the process is suspended, what is ready waits for its end. */
+/* One thing less to wait for. While requests are paused, one that is ready waits on. */
 static void waiting_step(struct waiting *w)
 {
     if (w->left > 0)
         w->left--;
-    if (w->left > 0 || w->co->server.is_suspended)
+    if (w->left > 0 || w->all->is_paused)
         return;
-    finish(w->co, w->caller, &w->args);
+    finish(w->all, w->caller, &w->args);
     waiting_free(w);
 }
 
@@ -329,14 +329,14 @@ static void keep_bytes(uint8_t **to, struct nat_bytes *bytes)
 }
 
 /* A copy of the request that can outlive its message, or NULL. */
-static struct waiting *waiting_new(struct coordinator *co, const struct caller *caller,
+static struct waiting *waiting_new(struct requests *all, const struct caller *caller,
                                    const struct arguments *args)
 {
     size_t own = sizeof(struct waiting) + args->request.initiator_id.len +
                  args->request.target_id.len + args->session_id.len +
-                 (args->has_watcher ? args->watcher.node.len : 0);
+                 (args->has_subscriber ? args->subscriber.node.len : 0);
     size_t size = own + (caller ? caller_size(caller) : 0);
-    struct waiting *w = co->waiting_bytes + size > WAITING_MAX ? NULL : calloc(1, own);
+    struct waiting *w = all->waiting_bytes + size > WAITING_MAX ? NULL : calloc(1, own);
 
     if (w && caller)
         w->caller = caller_keep(caller);
@@ -345,22 +345,23 @@ static struct waiting *waiting_new(struct coordinator *co, const struct caller *
         return NULL;
     }
     uint8_t *to = w->bytes;
-    w->co = co;
+    w->all = all;
     w->size = size;
-    co->waiting_bytes += size;
-    co->waiting_count++;
+    all->waiting_bytes += size;
+    all->waiting_count++;
     w->args = *args;
+    w->args.peer = all->node->name;
     keep_bytes(&to, &w->args.request.initiator_id);
     keep_bytes(&to, &w->args.request.target_id);
     keep_bytes(&to, &w->args.session_id);
-    if (args->has_watcher) {
-        struct nat_bytes node = nat_bytes_of(args->watcher.node);
+    if (args->has_subscriber) {
+        struct nat_bytes node = nat_bytes_of(args->subscriber.node);
         keep_bytes(&to, &node);
-        w->args.watcher.node = slice_of_nat(node);
+        w->args.subscriber.node = slice_of_nat(node);
     }
     w->lookups[NAT_INITIATOR].done = on_initiator_found;
     w->lookups[NAT_TARGET].done = on_target_found;
-    DL_APPEND(co->waiting, w);
+    DL_APPEND(all->waiting, w);
     return w;
 }
 
@@ -368,7 +369,7 @@ static void look_up(struct waiting *w)
 {
     struct nat_request *r = &w->args.request;
     uint32_t caller = r->options.origin;
-    struct lookup *lookup = &w->co->lookup;
+    struct lookup *lookup = w->all->lookup;
     struct nat_profile *profile;
 
     /* Both profiles, and this function: answers may come before it has asked for both. */
@@ -382,96 +383,108 @@ static void look_up(struct waiting *w)
     waiting_step(w);
 }
 
-/* The node that a request comes from. */
-static uint32_t origin_of(const struct coordinator *co, const struct caller *caller)
-{
-    if (caller)
-        return services_origin(caller->pid.node);
-    return co->server.via ? services_origin(slice_of(co->server.via->name)) : 0;
-}
-
-static void look_up_and_finish(struct coordinator *co, const struct caller *caller,
+static void look_up_and_finish(struct requests *all, const struct caller *caller,
                                struct arguments *args)
 {
     struct nat_request *r = &args->request;
 
-    r->options.origin = origin_of(co, caller);
     /* The usual case: both are known, and nothing needs to be kept. */
-    if (lookup_known(&co->lookup, slice_of_nat(r->initiator_id), &r->initiator_profile) &&
-        lookup_known(&co->lookup, slice_of_nat(r->target_id), &r->target_profile)) {
-        finish(co, caller, args);
+    if (lookup_known(all->lookup, slice_of_nat(r->initiator_id), &r->initiator_profile) &&
+        lookup_known(all->lookup, slice_of_nat(r->target_id), &r->target_profile)) {
+        finish(all, caller, args);
         return;
     }
     r->initiator_profile = r->target_profile = NULL;
-    struct waiting *w = waiting_new(co, caller, args);
+    struct waiting *w = waiting_new(all, caller, args);
     if (w) {
         look_up(w);
         return;
     }
-    co->counters.overloaded++;
+    all->counters.overloaded++;
     if (caller)
         reply_error(caller, "overloaded");
     else
-        note_ignored(co, "coordinate_punch", LOG_WARNING, args->session_id, -ENOMEM);
+        note_ignored(all, args->peer, "coordinate_punch", LOG_WARNING, args->session_id, -ENOMEM);
 }
 
-void requests_resume(struct coordinator *co)
+void requests_pause(struct requests *all)
+{
+    all->is_paused = true;
+}
+
+void requests_resume(struct requests *all)
 {
     struct waiting *w, *next;
 
-    DL_FOREACH_SAFE (co->waiting, w, next)
+    all->is_paused = false;
+    DL_FOREACH_SAFE (all->waiting, w, next)
         if (w->left == 0)
             waiting_step(w);
 }
 
-void requests_free(struct coordinator *co)
+void requests_init(struct requests *all, struct node *node, struct driver *driver,
+                   struct lookup *lookup)
 {
-    lookup_free(&co->lookup);
-    while (co->waiting)
-        waiting_free(co->waiting);
+    *all = (struct requests){.node = node, .driver = driver, .lookup = lookup};
+}
+
+void requests_free(struct requests *all)
+{
+    while (all->waiting)
+        waiting_free(all->waiting);
 }
 
 /* --- the requests --- */
 
-void reply_bad_argument(struct coordinator *co, const struct caller *caller, struct slice which)
+void request_refuse(struct requests *all, const struct caller *caller, struct slice bad_argument)
 {
     struct reply reply;
 
-    co->counters.bad_arguments++;
+    all->counters.bad_arguments++;
     if (!reply_open(&reply, caller))
         return;
     term_put_tuple(reply.out, 2);
     term_put_atom(reply.out, "error");
     term_put_tuple(reply.out, 2);
     term_put_atom(reply.out, "bad_argument");
-    term_put_atom_slice(reply.out, which);
+    term_put_atom_slice(reply.out, bad_argument);
     reply_close(&reply);
 }
 
-void request_connection(struct coordinator *co, const struct caller *caller, struct cursor args)
+void request_connection(struct requests *all, const struct caller *caller, struct cursor args)
 {
     struct arguments arguments;
     struct slice bad;
 
-    co->counters.requests++;
-    if (!read_arguments(co, &arguments, false, &args, &bad)) {
-        reply_bad_argument(co, caller, bad);
+    all->counters.requests++;
+    if (!read_arguments(all, &arguments, false, &args, &bad)) {
+        request_refuse(all, caller, bad);
         return;
     }
-    look_up_and_finish(co, caller, &arguments);
+    arguments.request.options.origin = services_origin(caller->pid.node);
+    look_up_and_finish(all, caller, &arguments);
 }
 
-void request_coordinate(struct coordinator *co, struct cursor args)
+/* Who is named in log lines about a cast that came by a connection, or by none. */
+static const char *peer_name(const struct requests *all, const struct connection *via)
+{
+    return via ? via->name : all->node->name;
+}
+
+void request_coordinate(struct requests *all, const struct connection *via, struct cursor args)
 {
     struct arguments arguments;
     struct slice bad;
 
-    if (!read_arguments(co, &arguments, true, &args, &bad)) {
-        co->counters.bad_arguments++;
-        note_ignored(co, "coordinate_punch", LOG_WARNING, arguments.session_id, -EINVAL);
+    if (!read_arguments(all, &arguments, true, &args, &bad)) {
+        all->counters.bad_arguments++;
+        note_ignored(all, peer_name(all, via), "coordinate_punch", LOG_WARNING,
+                     arguments.session_id, -EINVAL);
         return;
     }
-    look_up_and_finish(co, NULL, &arguments);
+    arguments.peer = peer_name(all, via);
+    arguments.request.options.origin = via ? services_origin(slice_of(via->name)) : 0;
+    look_up_and_finish(all, NULL, &arguments);
 }
 
 static const char *const report_names[] = {
@@ -480,28 +493,29 @@ static const char *const report_names[] = {
     [NAT_REPORT_OTHER] = "other",
 };
 
-void request_report(struct coordinator *co, struct cursor args)
+void request_report(struct requests *all, const struct connection *via, struct cursor args)
 {
     struct nat_bytes session_id = {0};
     struct nat_bytes reporter_id;
     enum nat_report report = NAT_REPORT_OTHER;
 
     if (!read_id(&args, &session_id) || !read_id(&args, &reporter_id)) {
-        co->counters.bad_arguments++;
-        note_ignored(co, "report_result", LOG_WARNING, session_id, -EINVAL);
+        all->counters.bad_arguments++;
+        note_ignored(all, peer_name(all, via), "report_result", LOG_WARNING, session_id, -EINVAL);
         return;
     }
     if (cursor_is_atom(&args, "success"))
         report = NAT_REPORT_SUCCESS;
     else if (cursor_is_atom(&args, "failure"))
         report = NAT_REPORT_FAILURE;
-    int error = nat_report(co->nat, coordinator_now(co), session_id, reporter_id, report);
+    int error =
+        nat_report(all->driver->nat, driver_now(all->driver), session_id, reporter_id, report);
     if (error)
-        note_ignored(co, "report_result",
-                     is_late_success(co, session_id, report) ? LOG_DEBUG : LOG_WARNING, session_id,
+        note_ignored(all, peer_name(all, via), "report_result",
+                     is_late_success(all, session_id, report) ? LOG_DEBUG : LOG_WARNING, session_id,
                      error);
-    if (co->node->traces)
-        trace(co, "report_result", reporter_id, nat_bytes_of(slice_of(report_names[report])),
+    if (all->node->traces)
+        trace(all, "report_result", reporter_id, nat_bytes_of(slice_of(report_names[report])),
               session_id, error ? "ignored" : "taken");
-    coordinator_act(co);
+    driver_act(all->driver);
 }

@@ -1,13 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * get_pending: a million sessions are not written in one go. A listing goes through them some at a
- * time, one turn of the loop after the other, and answers when it has reached the end or its limit.
- *
- * One is made at a time, as all are equally long, and as each may need its 32 MiB. The others wait
- * in line, without those whose node has not yet taken what was sent to it: a node that asks again
- * and again and reads nothing must not fill the memory, nor its own output up to the limit.
- */
-#include "macula/coordinator.h"
+#include "macula/listings.h"
+
 #include "macula/session_term.h"
 #include "term/term_write.h"
 
@@ -32,24 +25,36 @@ struct listing {
     struct listing *prev, *next;
 };
 
-static void listing_free(struct coordinator *co, struct listing *l)
+static void listing_free(struct listings *all, struct listing *l)
 {
-    DL_DELETE(co->listings, l);
-    co->listing_count--;
+    DL_DELETE(all->line, l);
+    all->count--;
     nat_cursor_close(l->cursor);
     caller_free(l->caller);
     buffer_free(&l->out);
     free(l);
 }
 
-void listings_free(struct coordinator *co)
+void listings_init(struct listings *all, struct node *node, struct nat_coordinator *nat)
 {
-    while (co->listings)
-        listing_free(co, co->listings);
+    *all = (struct listings){.node = node, .nat = nat};
+    uv_idle_init(node->loop, &all->turn);
+    all->turn.data = all;
+}
+
+void listings_close(struct listings *all)
+{
+    uv_close((uv_handle_t *)&all->turn, NULL);
+}
+
+void listings_free(struct listings *all)
+{
+    while (all->line)
+        listing_free(all, all->line);
 }
 
 /* Adds up to a turn's worth of sessions; false at the end. */
-static bool listing_step(struct coordinator *co, struct listing *l)
+static bool listing_step(struct listings *all, struct listing *l)
 {
     struct nat_session_view session;
 
@@ -61,10 +66,10 @@ static bool listing_step(struct coordinator *co, struct listing *l)
         if (l->out.overflow)
             return false;
         if (buffer_size(&l->out) > LISTING_MAX_BYTES) {
-            const uint64_t *live = nat_counters(co->nat)->live;
-            uint64_t all = live[NAT_PENDING] + live[NAT_COORDINATING] + live[NAT_EXECUTING];
+            const uint64_t *live = nat_counters(all->nat)->live;
+            uint64_t count = live[NAT_PENDING] + live[NAT_COORDINATING] + live[NAT_EXECUTING];
             buffer_truncate(&l->out, before);
-            co->counters.pending_left_out = all > l->count ? all - l->count : 0;
+            all->counters.get_pending_left_out = count > l->count ? count - l->count : 0;
             return false;
         }
         l->count++;
@@ -72,26 +77,26 @@ static bool listing_step(struct coordinator *co, struct listing *l)
     return true;
 }
 
-static void listing_finish(struct coordinator *co, struct listing *l)
+static void listing_finish(struct listings *all, struct listing *l)
 {
     term_close_list(&l->out, l->head, l->count);
     if (l->out.overflow)
         reply_error(l->caller, "overloaded");
     else
         reply_term(l->caller, buffer_slice(&l->out));
-    listing_free(co, l);
+    listing_free(all, l);
 }
 
 /* The first in line whose node takes what is sent to it; who has gone leaves the line. */
-static struct listing *next_in_line(struct coordinator *co)
+static struct listing *next_in_line(struct listings *all)
 {
     struct listing *l, *next;
 
-    DL_FOREACH_SAFE (co->listings, l, next) {
-        const struct connection *via = node_find(co->node, l->caller->pid.node);
+    DL_FOREACH_SAFE (all->line, l, next) {
+        const struct connection *via = node_find(all->node, l->caller->pid.node);
         if (!via) {
-            co->node->counters.messages_undeliverable++;
-            listing_free(co, l);
+            all->node->counters.messages_undeliverable++;
+            listing_free(all, l);
         } else if (connection_pending(via) <= LISTING_MAX_UNREAD)
             return l;
     }
@@ -99,45 +104,45 @@ static struct listing *next_in_line(struct coordinator *co)
 }
 
 /* The one in the making, which is at the head of the line, or the next; NULL if none may begin. */
-static struct listing *current(struct coordinator *co)
+static struct listing *current(struct listings *all)
 {
-    if (co->listings && co->listings->cursor)
-        return co->listings;
-    struct listing *l = next_in_line(co);
+    if (all->line && all->line->cursor)
+        return all->line;
+    struct listing *l = next_in_line(all);
     if (!l)
         return NULL;
-    if (nat_cursor_open(co->nat, &l->cursor) != 0) {
+    if (nat_cursor_open(all->nat, &l->cursor) != 0) {
         reply_error(l->caller, "overloaded");
-        listing_free(co, l);
+        listing_free(all, l);
         return NULL;
     }
     l->head = term_open_list(&l->out);
-    DL_DELETE(co->listings, l);
-    DL_PREPEND(co->listings, l);
-    co->counters.pending_left_out = 0;
+    DL_DELETE(all->line, l);
+    DL_PREPEND(all->line, l);
+    all->counters.get_pending_left_out = 0;
     return l;
 }
 
 static void on_listing_turn(uv_idle_t *idle)
 {
-    struct coordinator *co = idle->data;
-    struct listing *l = current(co);
+    struct listings *all = idle->data;
+    struct listing *l = current(all);
 
     if (!l)
         uv_idle_stop(idle);
-    else if (!listing_step(co, l))
-        listing_finish(co, l);
+    else if (!listing_step(all, l))
+        listing_finish(all, l);
 }
 
-void listings_go_on(struct coordinator *co)
+void listings_go_on(struct listings *all)
 {
-    if (co->listings && !uv_is_active((uv_handle_t *)&co->listing_turn) && current(co))
-        uv_idle_start(&co->listing_turn, on_listing_turn);
+    if (all->line && !uv_is_active((uv_handle_t *)&all->turn) && current(all))
+        uv_idle_start(&all->turn, on_listing_turn);
 }
 
-void listing_start(struct coordinator *co, const struct caller *caller)
+void listing_start(struct listings *all, const struct caller *caller)
 {
-    bool may_wait = co->listing_count < LISTINGS_MAX && caller_size(caller) <= LISTING_CALLER_MAX;
+    bool may_wait = all->count < LISTINGS_MAX && caller_size(caller) <= LISTING_CALLER_MAX;
     struct listing *l = may_wait ? calloc(1, sizeof *l) : NULL;
 
     if (!l || !(l->caller = caller_keep(caller))) {
@@ -146,9 +151,9 @@ void listing_start(struct coordinator *co, const struct caller *caller)
         return;
     }
     buffer_init(&l->out);
-    DL_APPEND(co->listings, l);
-    co->listing_count++;
+    DL_APPEND(all->line, l);
+    all->count++;
     /* The usual case, a short list, is answered at once. */
-    if (current(co) == l && !listing_step(co, l))
-        listing_finish(co, l);
+    if (current(all) == l && !listing_step(all, l))
+        listing_finish(all, l);
 }
