@@ -452,7 +452,8 @@ static int take_list(struct parse *p, const struct row *row, const char *value)
     if (text == NULL)
         return fail_without_memory(p);
     for (char *name; status == 0 && (name = strsep(&rest, ",")) != NULL;)
-        status = row->take(p, row, name);
+        status = name[0] != 0 ? row->take(p, row, name)
+                              : fail(p, "%s has a comma with no name beside it", row->name);
     free(text);
     return status;
 }

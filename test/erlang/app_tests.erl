@@ -48,6 +48,7 @@ in_vms() ->
         {"a program that is not there", fun no_program/0},
         {"a program that is never ready", fun not_ready/0},
         {"all functions without a home directory", fun no_home/0},
+        {"a home directory that cannot be read", fun unreadable_home/0},
         {"all functions where distribution is not TCP", fun not_tcp/0},
         {"all functions without EPMD", fun no_epmd/0},
         {"distribution that can't be started", fun no_distribution/0},
@@ -619,6 +620,14 @@ no_home() ->
         cnode:peer_stop(Vm)
     end || Home <- ["/proc", "/nonexistent", false]],
     ok = file:del_dir(Dir).
+
+%% A file in its place is none that root could read either. Erlang looks nowhere else for a cookie then.
+unreadable_home() ->
+    Home = string:trim(os:cmd("mktemp")),
+    Vm = vm([], [{"HOME", Home}]),
+    cnode:on(Vm, fun() -> without_cnode(#{}, "{distribution_not_started,") end),
+    cnode:peer_stop(Vm),
+    ok = file:delete(Home).
 
 not_tcp() ->
     functions(["-proto_dist", "inet_tls"]).

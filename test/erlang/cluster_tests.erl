@@ -282,7 +282,7 @@ starts_late(#{b := B, plain := P} = W) ->
     cluster:with(W, [], [], fun(N, _) ->
         ?assertMatch({ok, hole_punch, _}, cluster:ask(P, N, ?I, ?T)),
         cnode:on(B, fun() -> double:start(?CACHE, cluster:known([cluster:public(?T)])) end),
-        cluster:await_services(P, N, #{?CACHE => 1}),
+        cluster:await_services(P, N, #{?CACHE => 1}, 10000),
         ?assertMatch({ok, direct, _}, cluster:ask(P, N, ?I, ?T))
     end).
 

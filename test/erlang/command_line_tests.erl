@@ -124,7 +124,9 @@ environment() ->
                  ?assertMatch(#{options := #{session_ttl_s := 17, max_sessions := 19}}, sys:get_state({?SERVER, Node}))
          end),
     ?assertMatch({?USAGE, [], ["macula_nat_cnode: MACULA_NAT_PORT must be " ++ _]},
-                 run([], #{env => [{"MACULA_NAT_PORT", "65536"}]})).
+                 run([], #{env => [{"MACULA_NAT_PORT", "65536"}]})),
+    ?assertMatch({?USAGE, [], ["macula_nat_cnode: MACULA_NAT_CONNECT has a comma with no name beside it"]},
+                 run([], #{env => [{"MACULA_NAT_CONNECT", "a,,b"}]})).
 
 %%% Names and ports
 

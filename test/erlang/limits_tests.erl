@@ -16,6 +16,7 @@ limits_test_() ->
         {"requests that wait for profiles", fun waiting/0},
         {"frames that are not finished", fun unfinished/0},
         {"answers and notifications that another asked for", fun unasked/0},
+        {"callers of sys:get_state whose node is being asked", fun state_askers/0},
         {"mailboxes in the name of another", fun foreign_mailboxes/0},
         {"whose mailbox it is, of calls that had waited", fun mailboxes_that_waited/0}
     ]].
@@ -160,6 +161,27 @@ notified(Peer, Count) ->
     case raw_dist:recv_frame(Peer) of
         {{2, _, Pid}, {punch_session, _, #{state := completed}}} -> [Pid | notified(Peer, Count - 1)];
         {{2, _, _}, {punch_session, _, #{}}} -> notified(Peer, Count)
+    end.
+
+%% Their node never says how it wants the state: 1000 wait for that until the time is over, the next one is answered first.
+state_askers() ->
+    cnode:with(#{}, fun(Handle) ->
+        Peer = connect(Handle, 1),
+        Self = raw_dist:pid(Peer, 1),
+        Ask = fun(Number) -> raw_dist:frame({6, Self, '', ?SERVER}, {system, {Self, Number}, get_state}) end,
+        ok = raw_dist:send(Peer, [Ask(Number) || Number <- lists:seq(1, 1001)]),
+        ?assertEqual([1001 | lists:seq(1, 1000)], states(Peer, 1001)),
+        served(Handle),
+        raw_dist:close(Peer)
+    end).
+
+%% In the order in which they come, each in the form of today.
+states(_Peer, 0) ->
+    [];
+states(Peer, Count) ->
+    case raw_dist:recv_frame(Peer) of
+        {_, {Number, {ok, #{options := _}}}} -> [Number | states(Peer, Count - 1)];
+        {{6, _, '', kernel_refc}, _} -> states(Peer, Count)
     end.
 
 foreign_mailboxes() ->

@@ -75,6 +75,18 @@ START_TEST(defaults_are_those_of_the_documentation)
 }
 END_TEST
 
+static void ck_numbers_are_set(void)
+{
+    ck_assert_uint_eq(options.port, 4370);
+    ck_assert_uint_eq(options.coordinator.nat.punch_timeout_ms, 11);
+    ck_assert_uint_eq(options.coordinator.nat.max_punch_attempts, 12);
+    ck_assert_uint_eq(options.coordinator.nat.coordination_delay_ms, 13);
+    ck_assert_uint_eq(options.coordinator.lookup_timeout_ms, 14);
+    ck_assert_uint_eq(options.coordinator.profile_cache_ttl_ms, 15);
+    ck_assert_uint_eq(options.coordinator.nat.session_ttl_s, 16);
+    ck_assert_uint_eq(options.coordinator.nat.max_sessions, 17);
+}
+
 START_TEST(every_option_sets_its_field_and_no_other)
 {
     ck_taken("--sname", "a@h", "--cookie-file", "/c", "--listen", "127.0.0.2", "--port=4370",
@@ -84,17 +96,10 @@ START_TEST(every_option_sets_its_field_and_no_other)
              "--strategy-rules=v0_14_3", "--log-level", "debug", "--exit-on-stdin-eof");
     ck_assert_str_eq(options.node_name, "a@h");
     ck_assert_str_eq(options.cookie_file, "/c");
-    ck_assert_uint_eq(options.port, 4370);
     ck_assert_uint_eq(options.connect_count, 2);
     ck_assert_str_eq(options.connect[0], "b@h");
     ck_assert_str_eq(options.connect[1], "c@h");
-    ck_assert_uint_eq(options.coordinator.nat.punch_timeout_ms, 11);
-    ck_assert_uint_eq(options.coordinator.nat.max_punch_attempts, 12);
-    ck_assert_uint_eq(options.coordinator.nat.coordination_delay_ms, 13);
-    ck_assert_uint_eq(options.coordinator.lookup_timeout_ms, 14);
-    ck_assert_uint_eq(options.coordinator.profile_cache_ttl_ms, 15);
-    ck_assert_uint_eq(options.coordinator.nat.session_ttl_s, 16);
-    ck_assert_uint_eq(options.coordinator.nat.max_sessions, 17);
+    ck_numbers_are_set();
     ck_assert_int_eq(options.coordinator.nat.rules, NAT_RULES_V0_14_3);
     ck_assert_int_eq(options.log_level, LOG_DEBUG);
     ck_assert(options.exit_on_stdin_eof);
@@ -179,17 +184,10 @@ static void ck_all_are_set(void)
     ck_assert(options.long_names);
     ck_assert_str_eq(options.cookie_file, "/c");
     ck_assert_int_eq(options.listen.ss_family, AF_INET);
-    ck_assert_uint_eq(options.port, 4370);
     ck_assert_uint_eq(options.connect_count, 2);
     ck_assert_str_eq(options.connect[0], "b@h.x");
     ck_assert_str_eq(options.connect[1], "c@h.x");
-    ck_assert_uint_eq(options.coordinator.nat.punch_timeout_ms, 11);
-    ck_assert_uint_eq(options.coordinator.nat.max_punch_attempts, 12);
-    ck_assert_uint_eq(options.coordinator.nat.coordination_delay_ms, 13);
-    ck_assert_uint_eq(options.coordinator.lookup_timeout_ms, 14);
-    ck_assert_uint_eq(options.coordinator.profile_cache_ttl_ms, 15);
-    ck_assert_uint_eq(options.coordinator.nat.session_ttl_s, 16);
-    ck_assert_uint_eq(options.coordinator.nat.max_sessions, 17);
+    ck_numbers_are_set();
     ck_assert_int_eq(options.coordinator.nat.rules, NAT_RULES_FEASIBLE);
     ck_assert(options.coordinator.is_compatible);
     ck_assert_int_eq(options.log_level, LOG_DEBUG);
@@ -246,7 +244,8 @@ START_TEST(wrong_variables_are_refused)
         {"MACULA_NAT_EXIT_ON_STDIN_EOF", "1",
          "MACULA_NAT_EXIT_ON_STDIN_EOF must be true or false, not '1'"},
         {"MACULA_NAT_LOG_LEVEL", "a\nb", "MACULA_NAT_LOG_LEVEL must be"},
-        {"MACULA_NAT_CONNECT", "a@h,,b@h", "no node name"},
+        {"MACULA_NAT_CONNECT", "a@h,,b@h", "MACULA_NAT_CONNECT has a comma with no name beside it"},
+        {"MACULA_NAT_CONNECT", "a@h,", "MACULA_NAT_CONNECT has a comma with no name beside it"},
         {"MACULA_NAT_LISTEN", "x", "needs an IPv4 or IPv6 address"},
     };
     const char *const *row = wrong[_i];
@@ -496,7 +495,7 @@ Suite *suite_options(void)
     tcase_add_test(tests, compatibility_brings_the_old_rules);
     tcase_add_test(tests, every_option_can_be_in_the_environment);
     tcase_add_test(tests, an_empty_variable_counts_as_none);
-    tcase_add_loop_test(tests, wrong_variables_are_refused, 0, 6);
+    tcase_add_loop_test(tests, wrong_variables_are_refused, 0, 7);
     tcase_add_test(tests, wrong_options_are_refused);
     tcase_add_test(tests, all_rule_sets_have_a_name);
     tcase_add_test(tests, all_levels_have_a_name);

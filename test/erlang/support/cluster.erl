@@ -6,7 +6,7 @@
 -include_lib("eunit/include/eunit.hrl").
 
 -export([start/0, stop/1, with/4, rows/2]).
--export([ask/4, ask/5, asking/4, answer/1, session/3, await_services/3, state/2, state/3, await_rest/2]).
+-export([ask/4, ask/5, asking/4, answer/1, session/3, await_services/3, await_services/4, state/2, state/3, await_rest/2]).
 -export([act/4, calls/3, await_calls/4, release/4, connector/0]).
 -export([profile/1, profile/2, public/1, relay/1, known/1, stored/1, key/2]).
 
@@ -98,10 +98,15 @@ session(Peer, N, Id) ->
 %% @doc Wait until the program knows of so many nodes with each service.
 -spec await_services(cnode:peer(), node(), #{atom() => non_neg_integer()}) -> ok.
 await_services(Peer, N, Expected) ->
+    await_services(Peer, N, Expected, 30000).
+
+%% @doc The same within a limit (milliseconds).
+-spec await_services(cnode:peer(), node(), #{atom() => non_neg_integer()}, timeout()) -> ok.
+await_services(Peer, N, Expected, Limit) ->
     cnode:on(Peer, fun() -> cnode:await(fun() ->
         #{services := Services} = sys:get_state(?AT(N)),
         maps:with(maps:keys(Expected), Services) =:= Expected
-    end) end).
+    end, Limit) end).
 
 %% @doc A part of the program's state.
 -spec state(cnode:peer(), node()) -> map().
