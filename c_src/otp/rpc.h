@@ -39,7 +39,7 @@ struct rpc {
 int rpc_start(struct rpc *rpc, struct node *node, const struct rpc_function *functions,
               size_t count, void *ctx);
 /* Answers a spawn request: runs erpc's execute_call/4 and execute_cast/3, refuses all others with
- * notsup. */
+ * notsup; without memory all, with system_limit. */
 void rpc_handle_spawn(struct rpc *rpc, const struct spawn_request *request);
 
 #endif
