@@ -15,6 +15,8 @@ int test_rounds(int rounds);
 /* clang-format off */
 #define TEST_SUITES(X) \
     X(buffer) \
+    X(call) \
+    X(caller) \
     X(control) \
     X(cookie) \
     X(coordinator) \
@@ -22,6 +24,7 @@ int test_rounds(int rounds);
     X(cursor) \
     X(dht) \
     X(epmd) \
+    X(gen_server) \
     X(handshake) \
     X(id_text) \
     X(log) \
@@ -39,7 +42,9 @@ int test_rounds(int rounds);
     X(options) \
     X(profile_term) \
     X(router) \
+    X(rpc) \
     X(subscribers) \
+    X(sys) \
     X(term_check) \
     X(term_write)
 /* clang-format on */
