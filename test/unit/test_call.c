@@ -75,7 +75,7 @@ START_TEST(an_answer_ends_it)
     ck_told(&world, "demonitor");
     node_world_answer(&world, &calls.process, "43");
     ck_ended(CALL_ANSWERED);
-    ck_assert_uint_eq(calls.late, 1);
+    ck_assert_uint_eq(calls.counters.answers_too_late, 1);
     ck_told(&world, "");
 }
 END_TEST
@@ -105,7 +105,7 @@ START_TEST(another_node_cannot_answer)
     calls.process.behaviour->receive(&calls.process, &other, buffer_slice(&message));
     buffer_free(&message);
     ck_assert_int_eq(ended, 0);
-    ck_assert_uint_eq(calls.late, 1);
+    ck_assert_uint_eq(calls.counters.answers_too_late, 1);
     node_world_answer(&world, &calls.process, "42");
     ck_ended(CALL_ANSWERED);
 }

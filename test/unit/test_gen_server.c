@@ -13,6 +13,7 @@
 static struct node_world world;
 static struct gen_server server;
 static char seen[300]; /* what was called, in order */
+static struct connection *last_via;
 
 static void note(const char *what, struct slice term)
 {
@@ -32,20 +33,22 @@ static void on_call(struct gen_server *gs, const struct caller *caller, struct s
     reply_term(caller, request);
 }
 
-static void on_cast(struct gen_server *gs, struct slice request)
+static void on_cast(struct gen_server *gs, struct connection *via, struct slice request)
 {
     struct cursor c = cursor_of(request);
 
     note("cast", request);
+    last_via = via;
     if (cursor_is_atom(&c, "suspend"))
         gen_server_suspend(gs, true);
     else if (cursor_is_atom(&c, "stop"))
         gen_server_stop(gs, "normal");
 }
 
-static void on_info(struct gen_server *gs, struct slice message)
+static void on_info(struct gen_server *gs, struct connection *via, struct slice message)
 {
     (void)gs;
+    last_via = via;
     note("info", message);
 }
 
@@ -69,8 +72,11 @@ static void on_terminated(void *ctx, struct slice reason)
 
 static void set_up(void)
 {
-    static const struct gen_server_callbacks callbacks = {on_call, on_cast, on_info, put_state,
-                                                          on_suspended};
+    static const struct gen_server_callbacks callbacks = {.call = on_call,
+                                                          .cast = on_cast,
+                                                          .info = on_info,
+                                                          .put_state = put_state,
+                                                          .suspended = on_suspended};
 
     node_world_start(&world);
     ck_assert_int_eq(gen_server_start(&server, &world.node, "server", &callbacks), 0);
@@ -103,6 +109,7 @@ START_TEST(each_message_reaches_its_callback)
     ck_told(&world, "{tag, a}");
     say("{'$gen_cast',b}");
     ck_seen("cast b;");
+    ck_assert_ptr_eq(last_via, &world.peer);
     say("c");
     ck_seen("info c;");
     ck_told(&world, "");

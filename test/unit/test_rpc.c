@@ -13,18 +13,23 @@ static struct node_world world;
 static struct rpc rpc;
 static int casts; /* runs of m:f/1 */
 
+static void run_f(void *ctx, const struct rpc_function *f, const struct caller *caller,
+                  struct cursor arguments);
+
+static const struct rpc_function functions[] = {{"m", "f", 1, run_f, NULL}};
+
 /* m:f/1 answers its argument. */
-static void run_f(void *ctx, const struct caller *caller, struct cursor arguments)
+static void run_f(void *ctx, const struct rpc_function *f, const struct caller *caller,
+                  struct cursor arguments)
 {
     struct slice argument;
 
     ck_assert_ptr_eq(ctx, &world);
+    ck_assert_ptr_eq(f, functions);
     ck_assert(cursor_term(&arguments, &argument));
     casts++;
     reply_term(caller, argument);
 }
-
-static const struct rpc_function functions[] = {{"m", "f", 1, run_f}};
 
 static void set_up(void)
 {
@@ -131,7 +136,7 @@ static void spawn(const char *function, int arity, const char *options, const ch
         .options = opts,
         .arguments = args,
     };
-    rpc_take_spawn(&rpc, &request);
+    rpc_handle_spawn(&rpc, &request);
     buffer_free(&id);
     free((void *)opts.data);
     free((void *)args.data);

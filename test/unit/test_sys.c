@@ -19,9 +19,9 @@ static void on_call(struct gen_server *gs, const struct caller *caller, struct s
     reply_atom(caller, "called");
 }
 
-static void on_other(struct gen_server *gs, struct slice message)
+static void on_other(struct gen_server *gs, struct connection *via, struct slice message)
 {
-    (void)gs, (void)message;
+    (void)gs, (void)via, (void)message;
 }
 
 static void put_state(struct gen_server *gs, struct buffer *b)
@@ -32,8 +32,8 @@ static void put_state(struct gen_server *gs, struct buffer *b)
 
 static void set_up(void)
 {
-    static const struct gen_server_callbacks callbacks = {on_call, on_other, on_other, put_state,
-                                                          NULL};
+    static const struct gen_server_callbacks callbacks = {
+        .call = on_call, .cast = on_other, .info = on_other, .put_state = put_state};
 
     node_world_start(&world);
     ck_assert_int_eq(gen_server_start(&server, &world.node, "server", &callbacks), 0);
