@@ -5,7 +5,7 @@ C_FILES := $(shell find c_src include test -name '*.[ch]' 2>/dev/null)
 HEADERS := $(filter %.h,$(C_FILES))
 SCRIPTS := .ci/run test/epmd.sh $(shell grep -lrE '^\#!.*\bsh\b|^\#!.*\bbash\b' scripts test 2>/dev/null)
 ERL_SOURCES := $(wildcard src/*.erl)
-LINTS := lint-format lint-tidy lint-cppcheck lint-shell lint-gcc lint-clang $(if $(ERL_SOURCES),lint-erlang) \
+LINTS := lint-format lint-layers lint-tidy lint-cppcheck lint-shell lint-gcc lint-clang $(if $(ERL_SOURCES),lint-erlang) \
     $(if $(shell command -v groff),lint-manual)
 
 lint:
@@ -16,6 +16,10 @@ lint:
 lint-format:
 	$(call say,CLANG-FORMAT)
 	$(Q)clang-format --dry-run -Werror $(C_FILES)
+
+lint-layers:
+	$(call say,LAYERS)
+	$(Q)scripts/lint_layers
 
 lint-tidy: $(patsubst %.c,$(LINT)/%.tidy,$(SOURCES))
 
