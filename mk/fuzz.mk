@@ -27,7 +27,7 @@ $(BUILD)/libcnode.a: $(call objects,$(LIB_SOURCES))
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-$(BUILD)/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/fuzz.o $(BUILD)/libcnode.a
+$(BUILD)/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(call objects,test/fuzz/fuzz.c test/unit/fake_transport.c) $(BUILD)/libcnode.a
 	$(call link,-fsanitize=fuzzer $(LIBS))
 
 # Makes the corpora anew: real traffic, of which only the files are kept that reach something new.

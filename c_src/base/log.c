@@ -4,7 +4,7 @@
 #include "base/line_out.h"
 #include "base/utf8.h"
 
-#include <stdbool.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -57,8 +57,8 @@ static struct {
     uint64_t since_ms;
     uint64_t suppressed;
 } surplus; /* lines that found the table full */
-static struct line_out to_stderr;
-static uint64_t dropped; /* lines that stderr did not take */
+static struct line_out destination;
+static uint64_t dropped; /* lines that it did not take */
 
 const char *log_level_name(int level)
 {
@@ -174,7 +174,7 @@ static void emit(int level, const char *text, const struct suppressed *suppresse
         len += (size_t)snprintf(line + len, sizeof line - len,
                                 "%llu log lines dropped: stderr took no more\n",
                                 (unsigned long long)dropped);
-        if (line_out_write(&to_stderr, line, len))
+        if (line_out_write(&destination, line, len))
             dropped = 0;
     }
     if (suppressed != NULL && suppressed->count > 0) {
@@ -190,7 +190,7 @@ static void emit(int level, const char *text, const struct suppressed *suppresse
     size_t at = format_prefix(line, level);
     at += log_escape(line + at, sizeof line - at - ending_len, text);
     memcpy(line + at, ending, ending_len);
-    if (!line_out_write(&to_stderr, line, at + ending_len))
+    if (!line_out_write(&destination, line, at + ending_len))
         dropped++;
 }
 
@@ -315,28 +315,43 @@ void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer
     va_end(arguments);
 }
 
-void log_vevent(int level, const char *kind, const char *peer, const char *about,
-                const char *format, va_list arguments)
+static uint64_t now(void)
 {
-    struct timespec now;
+    struct timespec time;
 
-    if (level > threshold)
-        return;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    log_at((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000, level, kind, peer, about,
-           format, arguments);
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_nsec / 1000000;
 }
 
 void log_event(int level, const char *kind, const char *peer, const char *format, ...)
 {
     va_list arguments;
 
+    if (level > threshold)
+        return;
     va_start(arguments, format);
-    log_vevent(level, kind, peer, NULL, format, arguments);
+    log_at(now(), level, kind, peer, NULL, format, arguments);
     va_end(arguments);
 }
 
-void log_init(int level)
+void log_event_about(int level, const char *kind, const char *peer, const char *about,
+                     const char *format, ...)
+{
+    va_list arguments;
+
+    if (level > threshold)
+        return;
+    va_start(arguments, format);
+    log_at(now(), level, kind, peer, about, format, arguments);
+    va_end(arguments);
+}
+
+bool log_writes(int level)
+{
+    return level <= threshold;
+}
+
+void log_init(int level, int fd)
 {
     if (free_pairs == NULL && pairs == NULL) {
         for (size_t i = 0; i < LOG_PAIRS_MAX; i++) {
@@ -344,8 +359,8 @@ void log_init(int level)
             free_pairs = &pool[i];
         }
     }
-    line_out_close(&to_stderr);
-    line_out_open(&to_stderr, STDERR_FILENO);
+    line_out_close(&destination);
+    line_out_open(&destination, fd);
     threshold = level;
 }
 
@@ -354,6 +369,6 @@ void log_free(void)
     while (pairs != NULL)
         expire(pairs->since_ms + WINDOW_MS);
     tell_surplus();
-    line_out_close(&to_stderr);
+    line_out_close(&destination);
     threshold = LOG_EMERG;
 }

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The log: one line on stderr for one event, with UTC time and level. Much of what is logged was
- * caused, and partly worded, by other nodes. So every line is escaped and bounded, a kind of line
- * from one peer appears at most once a second, and a reader of stderr that has stopped reading
- * costs lines, never time: what can't be written at once is dropped and counted.
+ * The log: one line on a descriptor (stderr) for one event, with UTC time and level. Much of what
+ * is logged was caused, and partly worded, by other nodes. So every line is escaped and bounded, a
+ * kind of line from one peer appears at most once a second, and a reader of it that has stopped
+ * reading costs lines, never time: what can't be written at once is dropped and counted.
  *
- * The log keeps one state for the whole program, as stderr is one. It belongs to the thread of the
+ * The log keeps one state for the whole program. It belongs to the thread of the
  * event loop. It owns no memory of its callers: every string is copied or written before the call
- * returns. The flags of stderr are not touched, as its open file is shared with whoever started the
- * program.
+ * returns. The flags of the descriptor are not touched, as its open file is shared with whoever
+ * started the program.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
-#include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <syslog.h>
@@ -25,10 +25,11 @@
 #define LOG_PAIRS_MAX 256
 
 /*
- * Starts the log. `level` is the last one of LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO and
- * LOG_DEBUG (syslog.h) that is written. May be called again to change the level.
+ * Starts the log on the descriptor `fd`, which stays the caller's. `level` is the last one of
+ * LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO and LOG_DEBUG (syslog.h) that is written. May be
+ * called again to change either.
  */
-void log_init(int level);
+void log_init(int level, int fd);
 
 /* Writes the counts of lines that were suppressed or dropped and not yet told, and forgets all
  * pairs. */
@@ -49,8 +50,11 @@ void log_event(int level, const char *kind, const char *peer, const char *format
  * (the name that somebody claims, the id of a session), or NULL: the count of the lines that were
  * suppressed names the first few.
  */
-void log_vevent(int level, const char *kind, const char *peer, const char *about,
-                const char *format, va_list arguments) __attribute__((format(printf, 5, 0)));
+void log_event_about(int level, const char *kind, const char *peer, const char *about,
+                     const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+/* Whether lines of this level are written, for whoever would have work to compose one. */
+bool log_writes(int level);
 
 /* log_event() at `now_ms`, milliseconds of a monotonic clock: with it tests need no waiting. */
 void log_event_at(uint64_t now_ms, int level, const char *kind, const char *peer, const char *about,

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "distribution/connector.h"
 
-#include "distribution/node.h"
+#include "base/log.h"
+#include "distribution/input.h"
+#include "distribution/tcp.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <syslog.h>
 #include <utlist.h>
 
 #define FIRST_DELAY_MS    100   /* until the first attempt anew */
@@ -15,7 +16,7 @@
 #define LOOKUP_TIMEOUT_MS 5000  /* for the other host's EPMD */
 
 struct connector {
-    struct node *node;
+    struct connectors *all;
     char name[NODE_NAME_MAX + 1];
     char alive[NODE_NAME_MAX + 1];
     const char *host; /* in `name` */
@@ -29,11 +30,11 @@ struct connector {
 
 static void attempt(struct connector *co);
 
-static struct connector *find(struct connector *list, const char *name)
+static struct connector *find(const struct connectors *all, const char *name)
 {
     struct connector *c;
 
-    LL_FOREACH (list, c)
+    LL_FOREACH (all->list, c)
         if (strcmp(c->name, name) == 0)
             return c;
     return NULL;
@@ -57,17 +58,33 @@ static void note_failure(struct connector *c, int level, const char *why)
     char reason[sizeof c->last_failure];
 
     snprintf(reason, sizeof reason, "%s", why);
-    node_log(c->node, strcmp(reason, c->last_failure) == 0 ? LOG_DEBUG : level, reason, c->name,
-             "no connection with %s: %s", c->name, why);
+    log_event(strcmp(reason, c->last_failure) == 0 ? LOG_DEBUG : level, reason, c->name,
+              "no connection with %s: %s", c->name, why);
     memcpy(c->last_failure, reason, sizeof reason);
     attempt_later(c);
+}
+
+/* Failures that come later are told by connector_note_failed. */
+static int open_connection(const struct connector *co, const struct sockaddr *address)
+{
+    struct node *node = co->all->node;
+    struct connection *c = connection_new(node);
+
+    if (!c)
+        return -ENOMEM;
+    int error = input_connect(c, co->name);
+    if (error == 0)
+        error = tcp_connect(&c->transport, node->loop, address, &input_transport_callbacks, c);
+    if (error)
+        connection_close(c, LOG_DEBUG, NULL);
+    return error;
 }
 
 static void on_found(void *ctx, int status, const struct sockaddr_in *address, uint16_t highest)
 {
     struct connector *c = ctx;
 
-    if (node_find(c->node, slice_of(c->name))) {
+    if (connection_find(c->all->node, slice_of(c->name))) {
         c->busy = false;
         return;
     }
@@ -76,52 +93,57 @@ static void on_found(void *ctx, int status, const struct sockaddr_in *address, u
                      status == -ENOENT ? "EPMD does not know the name" : uv_strerror(status));
     else if (highest < EPMD_VERSION)
         note_failure(c, LOG_WARNING, "it is older than OTP 23");
-    else if ((status = connection_open(c->node, c->name, (const struct sockaddr *)address)) != 0)
+    else if ((status = open_connection(c, (const struct sockaddr *)address)) != 0)
         note_failure(c, LOG_WARNING, uv_strerror(status));
 }
 
 static void attempt(struct connector *c)
 {
-    if (c->busy || node_find(c->node, slice_of(c->name)))
+    if (c->busy || connection_find(c->all->node, slice_of(c->name)))
         return;
     c->busy = true;
     int error =
-        epmd_lookup(&c->node->epmd, c->alive, c->host, c->port, LOOKUP_TIMEOUT_MS, on_found, c);
+        epmd_lookup(c->all->epmd, c->alive, c->host, c->port, LOOKUP_TIMEOUT_MS, on_found, c);
     if (error)
         note_failure(c, LOG_WARNING, uv_strerror(error));
 }
 
-int connector_add(struct connector **list, struct node *node, const char *name, uint16_t port)
+void connectors_init(struct connectors *all, struct node *node, struct epmd *epmd)
 {
-    if (find(*list, name))
+    *all = (struct connectors){.node = node, .epmd = epmd};
+}
+
+int connector_add(struct connectors *all, const char *name, uint16_t port)
+{
+    if (find(all, name))
         return 0;
     struct connector *c = calloc(1, sizeof *c);
     if (!c)
         return -ENOMEM;
-    c->node = node;
+    c->all = all;
     strncpy(c->name, name, NODE_NAME_MAX);
     memcpy(c->alive, c->name, strcspn(c->name, "@"));
     c->host = c->name + strcspn(c->name, "@");
     c->host += *c->host == '@';
     c->port = port;
     c->delay_ms = FIRST_DELAY_MS;
-    uv_timer_init(node->loop, &c->timer);
+    uv_timer_init(all->node->loop, &c->timer);
     c->timer.data = c;
-    LL_APPEND(*list, c);
+    LL_APPEND(all->list, c);
     return 0;
 }
 
-void connector_start_all(struct connector *list)
+void connector_start_all(struct connectors *all)
 {
     struct connector *c;
 
-    LL_FOREACH (list, c)
+    LL_FOREACH (all->list, c)
         attempt(c);
 }
 
-void connector_note_up(struct connector *list, const char *name)
+void connector_note_up(struct connectors *all, const char *name)
 {
-    struct connector *c = find(list, name);
+    struct connector *c = find(all, name);
 
     if (!c)
         return;
@@ -131,19 +153,19 @@ void connector_note_up(struct connector *list, const char *name)
     uv_timer_stop(&c->timer);
 }
 
-void connector_note_down(struct connector *list, const char *name)
+void connector_note_down(struct connectors *all, const char *name)
 {
-    struct connector *c = find(list, name);
+    struct connector *c = find(all, name);
 
-    if (c && !node_find(c->node, slice_of(name)))
+    if (c && !connection_find(c->all->node, slice_of(name)))
         attempt_later(c);
 }
 
-void connector_note_failed(struct connector *list, const char *name, int level, const char *why)
+void connector_note_failed(struct connectors *all, const char *name, int level, const char *why)
 {
-    struct connector *c = find(list, name);
+    struct connector *c = find(all, name);
 
-    if (c && !node_find(c->node, slice_of(name)))
+    if (c && !connection_find(c->all->node, slice_of(name)))
         note_failure(c, level, why);
 }
 
@@ -152,11 +174,11 @@ static void on_closed(uv_handle_t *handle)
     free(handle->data);
 }
 
-void connector_free_all(struct connector **list)
+void connectors_free(struct connectors *all)
 {
-    while (*list) {
-        struct connector *c = *list;
-        LL_DELETE(*list, c);
+    while (all->list) {
+        struct connector *c = all->list;
+        LL_DELETE(all->list, c);
         uv_close((uv_handle_t *)&c->timer, on_closed);
     }
 }

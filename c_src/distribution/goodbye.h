@@ -7,13 +7,22 @@
 #ifndef DISTRIBUTION_GOODBYE_H
 #define DISTRIBUTION_GOODBYE_H
 
-struct node;
+#include "distribution/node.h"
 
+struct goodbye {
+    struct node *node;
+    uv_timer_t timer;
+    uint64_t started_at;
+    void (*on_done)(void *ctx);
+    void *ctx;
+};
+
+void goodbye_init(struct goodbye *goodbye, struct node *node);
 /*
- * Ends all connections, and then the handles of the node's turns, by a timer: within 2 s, whatever
- * the peers do. Calls that are on their way are still read, for half a second at most: they find
- * that their process has ended, and are told.
+ * Closes all connections, by a timer: within 2 s, whatever the peers do; then calls on_done. Calls
+ * that are on their way are still read, for half a second at most: they find that their process is
+ * no more, and are told.
  */
-void goodbye_start(struct node *node);
+void goodbye_start(struct goodbye *goodbye, void (*on_done)(void *ctx), void *ctx);
 
 #endif

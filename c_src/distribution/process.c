@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "distribution/process.h"
 
-#include "distribution/node.h"
+#include "distribution/budget.h"
 #include "term/term_write.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <syslog.h>
 #include <utlist.h>
 
 /* Old nodes know 15 bits of a pid's id and 13 of its serial; within those every node agrees with
@@ -88,7 +87,7 @@ struct pid process_pid(const struct process *p)
         .node = p->node->name_slice,
         .id = p->number & ((1u << ID_BITS) - 1),
         .serial = p->number >> ID_BITS,
-        .creation = node_creation(p->node),
+        .creation = p->node->creation,
     };
 }
 
@@ -97,7 +96,7 @@ struct process *process_find(struct node *node, const struct pid *pid)
     struct process *found = NULL;
 
     if (pid->id >> ID_BITS || pid->serial > NUMBER_MASK >> ID_BITS ||
-        pid->creation != node_creation(node) || !node_is_self(node, pid->node))
+        pid->creation != node->creation || !node_is_self(node, pid->node))
         return NULL;
     uint32_t number = pid->serial << ID_BITS | pid->id;
     HASH_FIND(hh, node->processes.by_number, &number, sizeof number, found);
@@ -130,8 +129,7 @@ static void monitor_remove(struct monitor *m)
     HASH_DEL(m->process->node->processes.monitors, m);
     DL_DELETE(m->process->monitors, m);
     DL_DELETE2(m->via->monitors, m, via_prev, via_next);
-    m->via->holds--;
-    budget_give_hold(m->via, monitor_size(m->key_len, m->watcher));
+    budget_remove_hold(m->via, monitor_size(m->key_len, m->watcher));
     free(m->watcher);
     free(m);
 }
@@ -147,16 +145,6 @@ static struct monitor *monitor_find(struct connection *c, struct slice reference
     memcpy(key + sizeof c->number, reference.data, reference.len);
     HASH_FIND(hh, c->node->processes.monitors, key, sizeof c->number + reference.len, found);
     return found;
-}
-
-/* False, and the connection is doomed, if it has as many monitors and links as it may. Else one of
- * so many bytes is counted. */
-static bool take_hold(struct connection *c, size_t size)
-{
-    if (c->holds < HOLDS_MAX)
-        return budget_take_hold(c, size);
-    connection_doom(c, "it has too many monitors and links");
-    return false;
 }
 
 static struct monitor *monitor_new(struct connection *c, const struct pid *from,
@@ -186,12 +174,12 @@ static void add_monitor(struct connection *c, struct process *p, const struct pi
 {
     size_t size = monitor_size(sizeof c->number + reference.len, from);
 
-    if (monitor_find(c, reference) || !take_hold(c, size))
+    if (monitor_find(c, reference) || !budget_add_hold(c, size))
         return;
     struct monitor *m = monitor_new(c, from, reference);
     if (!m) {
         c->node->counters.no_memory++;
-        budget_give_hold(c, size);
+        budget_remove_hold(c, size);
         connection_doom(c, "no memory for its monitors");
         return;
     }
@@ -200,7 +188,6 @@ static void add_monitor(struct connection *c, struct process *p, const struct pi
     m->by_name = by_name;
     DL_APPEND(p->monitors, m);
     DL_APPEND2(c->monitors, m, via_prev, via_next);
-    c->holds++;
 }
 
 void process_add_monitor(struct connection *c, struct process *p, const struct pid *from,
@@ -219,7 +206,7 @@ static void send_down(struct connection *c, const struct control_end *process,
     connection_close_frame(c);
 }
 
-void process_take_monitor(struct connection *c, const struct control *k)
+void process_handle_monitor(struct connection *c, const struct control *k)
 {
     struct process *p = find_end(c->node, &k->to);
     uint8_t room[TERM_ATOM_SIZE];
@@ -229,10 +216,10 @@ void process_take_monitor(struct connection *c, const struct control *k)
         return;
     }
     send_down(c, &k->to, &k->from.pid, k->reference,
-              term_atom(room, c->node->stopping ? "shutdown" : "noproc"));
+              term_atom(room, c->node->is_stopping ? "shutdown" : "noproc"));
 }
 
-void process_take_demonitor(struct connection *c, const struct control *k)
+void process_handle_demonitor(struct connection *c, const struct control *k)
 {
     struct monitor *m = monitor_find(c, k->reference);
 
@@ -274,8 +261,7 @@ static void link_remove(struct link *l)
     HASH_DEL(l->process->node->processes.links, l);
     DL_DELETE(l->process->links, l);
     DL_DELETE2(l->via->links, l, via_prev, via_next);
-    l->via->holds--;
-    budget_give_hold(l->via, link_size(l->peer));
+    budget_remove_hold(l->via, link_size(l->peer));
     free(l->peer);
     free(l);
 }
@@ -306,7 +292,7 @@ static struct link *link_new(struct connection *c, const struct pid *peer, struc
     return NULL;
 }
 
-void process_take_link(struct connection *c, const struct control *k)
+void process_handle_link(struct connection *c, const struct control *k)
 {
     struct process *p = process_find(c->node, &k->to.pid);
 
@@ -315,12 +301,12 @@ void process_take_link(struct connection *c, const struct control *k)
         send_exit(c, &k->to.pid, &k->from.pid, term_atom(room, "noproc"));
         return;
     }
-    if (link_find(c, &k->from.pid, p) || !take_hold(c, link_size(&k->from.pid)))
+    if (link_find(c, &k->from.pid, p) || !budget_add_hold(c, link_size(&k->from.pid)))
         return;
     struct link *l = link_new(c, &k->from.pid, p);
     if (!l) {
         c->node->counters.no_memory++;
-        budget_give_hold(c, link_size(&k->from.pid));
+        budget_remove_hold(c, link_size(&k->from.pid));
         connection_doom(c, "no memory for its links");
         return;
     }
@@ -328,10 +314,9 @@ void process_take_link(struct connection *c, const struct control *k)
     l->via = c;
     DL_APPEND(p->links, l);
     DL_APPEND2(c->links, l, via_prev, via_next);
-    c->holds++;
 }
 
-void process_take_unlink(struct connection *c, const struct control *k)
+void process_handle_unlink(struct connection *c, const struct control *k)
 {
     struct process *p = process_find(c->node, &k->to.pid);
     struct link *l = p ? link_find(c, &k->from.pid, p) : NULL;
@@ -355,7 +340,7 @@ static bool reason_is(struct slice reason, const char *name)
 }
 
 /* What a process that traps no exits does with a signal; `kill` cannot come through a link. */
-static void take_exit_signal(struct process *p, struct slice reason, bool through_link)
+static void handle_exit_signal(struct process *p, struct slice reason, bool through_link)
 {
     uint8_t room[TERM_ATOM_SIZE];
 
@@ -366,7 +351,7 @@ static void take_exit_signal(struct process *p, struct slice reason, bool throug
     p->behaviour->exit_signal(p, reason);
 }
 
-void process_take_exit(struct connection *c, const struct control *k)
+void process_handle_exit(struct connection *c, const struct control *k)
 {
     struct process *p = process_find(c->node, &k->to.pid);
 
@@ -378,7 +363,7 @@ void process_take_exit(struct connection *c, const struct control *k)
             return; /* unlinked in the meantime */
         link_remove(l);
     }
-    take_exit_signal(p, k->reason, k->op == CONTROL_EXIT);
+    handle_exit_signal(p, k->reason, k->op == CONTROL_EXIT);
 }
 
 void process_exit(struct process *p, struct slice reason)
@@ -417,6 +402,6 @@ void process_forget_connection(struct connection *c)
     while (c->links) {
         struct process *p = c->links->process;
         link_remove(c->links);
-        take_exit_signal(p, reason, true);
+        handle_exit_signal(p, reason, true);
     }
 }

@@ -10,13 +10,9 @@
 #ifndef DISTRIBUTION_PROCESS_H
 #define DISTRIBUTION_PROCESS_H
 
-#include "base/buffer.h"
-#include "base/table.h"
+#include "distribution/connection.h"
 #include "distribution/control.h"
-#include "term/cursor.h"
 
-struct node;
-struct connection;
 struct process;
 
 struct process_behaviour {
@@ -40,14 +36,6 @@ struct process {
     UT_hash_handle hh_name; /* by name */
 };
 
-struct process_table {
-    struct process *by_number;
-    struct process *by_name;
-    struct monitor *monitors; /* by connection and reference */
-    struct link *links;       /* by connection, pid and process */
-    uint32_t last_number;
-};
-
 /*
  * Gives it a pid and registers it. `name` (NULL: none) must outlive the process. Returns 0 or
  * -ENOMEM, and then it is not alive (process_is_alive).
@@ -66,11 +54,11 @@ struct process *process_find(struct node *node, const struct pid *pid);
 struct process *process_find_name(struct node *node, struct slice name);
 
 /* Signals from other nodes, as the router reads them. */
-void process_take_monitor(struct connection *c, const struct control *k);
-void process_take_demonitor(struct connection *c, const struct control *k);
-void process_take_link(struct connection *c, const struct control *k);
-void process_take_unlink(struct connection *c, const struct control *k);
-void process_take_exit(struct connection *c, const struct control *k);
+void process_handle_monitor(struct connection *c, const struct control *k);
+void process_handle_demonitor(struct connection *c, const struct control *k);
+void process_handle_link(struct connection *c, const struct control *k);
+void process_handle_unlink(struct connection *c, const struct control *k);
+void process_handle_exit(struct connection *c, const struct control *k);
 
 /* Adds a monitor of `from` on `p`, made by a spawn request. */
 void process_add_monitor(struct connection *c, struct process *p, const struct pid *from,

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "distribution/router.h"
 
-#include "distribution/node.h"
+#include "base/log.h"
+#include "distribution/process.h"
+#include "distribution/watch.h"
 
 #include <errno.h>
-#include <syslog.h>
 
 static void deliver(struct connection *c, struct process *p, struct slice message)
 {
@@ -14,21 +15,13 @@ static void deliver(struct connection *c, struct process *p, struct slice messag
         c->node->counters.messages_to_nobody++;
 }
 
-static void take_spawn_request(struct connection *c, const struct control *k)
+static void spawn(struct connection *c, const struct control *k)
 {
-    struct spawn_request request = {
-        .via = c,
-        .from = k->from.pid,
-        .id = k->reference,
-        .module = k->module,
-        .function = k->function,
-        .arity = k->arity,
-        .options = k->options,
-        .arguments = k->message,
-    };
+    struct node_spawner *spawner = c->node->spawner;
 
     c->node->counters.spawns++;
-    c->node->hooks.spawn(c->node->hooks.ctx, &request);
+    if (spawner)
+        spawner->on_spawn(spawner, c, k);
 }
 
 /* The sender's own name on everything that makes us remember or answer it: no node speaks for
@@ -52,27 +45,27 @@ static void route(struct connection *c, const struct control *k)
         deliver(c, process_find_name(node, k->to.name), k->message);
         break;
     case CONTROL_MONITOR:
-        process_take_monitor(c, k);
+        process_handle_monitor(c, k);
         break;
     case CONTROL_DEMONITOR:
-        process_take_demonitor(c, k);
+        process_handle_demonitor(c, k);
         break;
     case CONTROL_MONITOR_EXIT:
-        node->hooks.monitor_exit(node->hooks.ctx, c, k);
+        watch_handle_exit(c, k);
         break;
     case CONTROL_LINK:
-        process_take_link(c, k);
+        process_handle_link(c, k);
         break;
     case CONTROL_UNLINK:
     case CONTROL_UNLINK_ID:
-        process_take_unlink(c, k);
+        process_handle_unlink(c, k);
         break;
     case CONTROL_EXIT:
     case CONTROL_EXIT2:
-        process_take_exit(c, k);
+        process_handle_exit(c, k);
         break;
     case CONTROL_SPAWN_REQUEST:
-        take_spawn_request(c, k);
+        spawn(c, k);
         break;
     case CONTROL_ALIAS_SEND: /* we hand out no aliases */
     case CONTROL_SPAWN_REPLY:
@@ -83,26 +76,26 @@ static void route(struct connection *c, const struct control *k)
     }
 }
 
-void router_take_frame(struct connection *c, struct slice frame)
+void router_handle_frame(struct connection *c, struct slice frame)
 {
     struct control control;
     int error = control_parse(&control, frame);
 
     if (error == -ENOTSUP) {
         c->node->counters.control_unknown++;
-        node_log(c->node, LOG_WARNING, "control", c->name,
-                 "unknown control message from %s dropped", c->name);
+        log_event(LOG_WARNING, "control", c->name, "unknown control message from %s dropped",
+                  c->name);
     } else if (error == -ENOMEM) {
         c->node->counters.no_memory++;
         connection_close(c, LOG_ERR, "no memory to read its frames");
     } else if (error) {
         c->node->counters.frames_malformed++;
-        node_log(c->node, LOG_WARNING, "frame", c->name,
-                 "malformed frame of %zu bytes from %s dropped", frame.len, c->name);
+        log_event(LOG_WARNING, "frame", c->name, "malformed frame of %zu bytes from %s dropped",
+                  frame.len, c->name);
     } else if (!is_from_sender(c, &control)) {
         c->node->counters.control_foreign++;
-        node_log(c->node, LOG_WARNING, "foreign", c->name,
-                 "control message from %s in the name of another node dropped", c->name);
+        log_event(LOG_WARNING, "foreign", c->name,
+                  "control message from %s in the name of another node dropped", c->name);
     } else {
         c->node->sender = c;
         route(c, &control);

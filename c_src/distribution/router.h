@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Takes the frames of a connection that is up to the process, monitor, link or hook that they are
- * for. */
+/* Hands the frames of a connection that is up to whom they are for: a process, a monitor, a link, a
+ * watch. */
 #ifndef DISTRIBUTION_ROUTER_H
 #define DISTRIBUTION_ROUTER_H
 
@@ -8,6 +8,6 @@
 
 /* `frame` without its length; it is read in place and not kept. What is malformed is dropped,
  * logged, counted. */
-void router_take_frame(struct connection *c, struct slice frame);
+void router_handle_frame(struct connection *c, struct slice frame);
 
 #endif

@@ -92,7 +92,7 @@ static void on_answer(void *ctx, enum call_outcome outcome, struct slice answer)
 static void ask(struct clock *clock)
 {
     struct slice name = {clock->name, clock->name_len};
-    struct connection *via = node_find(clock->all->node, name);
+    struct connection *via = connection_find(clock->all->node, name);
     struct buffer *b;
 
     if (!via)
@@ -117,7 +117,7 @@ void clocks_measure(struct clocks *clocks, struct slice node_name)
     if (clock && (clock->call || now - clock->begun_at < CLOCK_FRESH_MS))
         return;
     if (!clock) {
-        if (!node_find(clocks->node, node_name))
+        if (!connection_find(clocks->node, node_name))
             return;
         clock = calloc(1, sizeof *clock + node_name.len);
         if (!clock)

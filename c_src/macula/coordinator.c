@@ -4,6 +4,7 @@
 #include "macula/counters_term.h"
 #include "macula/machine_counters.h"
 
+#include <stddef.h>
 #include <string.h>
 
 /* --- calls and casts --- */
@@ -214,16 +215,22 @@ static void on_turn(uv_check_t *turn)
     notifier_go_on(&co->notifier);
 }
 
-void coordinator_node_up(struct coordinator *co, struct connection *c)
+static struct coordinator *coordinator_of(struct node_observer *observer)
 {
-    services_node_up(&co->services, c);
+    return (struct coordinator *)((char *)observer - offsetof(struct coordinator, observer));
 }
 
-void coordinator_node_down(struct coordinator *co, struct connection *c)
+static void on_node_up(struct node_observer *observer, struct connection *c)
 {
+    services_node_up(&coordinator_of(observer)->services, c);
+}
+
+static void on_node_down(struct node_observer *observer, struct connection *c)
+{
+    struct coordinator *co = coordinator_of(observer);
+
     services_node_down(&co->services, c);
     notifier_node_down(&co->notifier, c);
-    watches_take_connection_down(c);
     clocks_node_down(&co->clocks, slice_of(c->name));
 }
 
@@ -232,7 +239,7 @@ static void init_network(struct coordinator *co)
 {
     const struct coordinator_options *o = &co->options;
 
-    services_init(&co->services, co->node, &co->watches, o->preferred_nodes, o->preferred_count);
+    services_init(&co->services, &co->server.process, o->preferred_nodes, o->preferred_count);
     co->services.changed = on_services_changed;
     co->services.ctx = co;
     lookup_init(&co->lookup, &co->services, &co->calls, co->cache, o->lookup_timeout_ms,
@@ -240,7 +247,7 @@ static void init_network(struct coordinator *co)
     co->lookup.without_dht = o->is_compatible;
     co->cache->changed = on_cache_changed;
     co->cache->changed_ctx = co;
-    mailboxes_init(&co->mailboxes, co->node, &co->watches);
+    mailboxes_init(&co->mailboxes, &co->server.process);
     clocks_init(&co->clocks, co->node, &co->calls);
     notifier_init(&co->notifier, co->node, &co->subscribers);
     deliveries_init(&co->deliveries, &co->services, &co->calls, &co->mailboxes, &co->clocks,
@@ -260,23 +267,30 @@ int coordinator_start(struct coordinator *co, struct node *node, struct profile_
     if (error)
         return error;
     error = gen_server_start(&co->server, node, "macula_nat_coordinator", &callbacks);
-    if (error)
+    if (error) {
+        driver_close(&co->driver);
         return error;
-    watches_init(&co->watches, node, &co->server.process);
-    error = calls_start(&co->calls, node, &co->watches);
-    if (error)
+    }
+    error = calls_start(&co->calls, node);
+    if (error) {
+        gen_server_stop(&co->server, "shutdown");
+        driver_close(&co->driver);
         return error;
+    }
     init_network(co);
     requests_init(&co->requests, node, &co->driver, &co->lookup);
     listings_init(&co->listings, node, co->driver.nat);
     uv_check_init(node->loop, &co->turn);
     co->turn.data = co;
     uv_check_start(&co->turn, on_turn);
+    co->observer = (struct node_observer){.on_up = on_node_up, .on_down = on_node_down};
+    node_observe(node, &co->observer);
     return 0;
 }
 
 void coordinator_close(struct coordinator *co)
 {
+    node_stop_observing(co->node, &co->observer);
     driver_close(&co->driver);
     uv_close((uv_handle_t *)&co->turn, NULL);
     listings_close(&co->listings);

@@ -30,10 +30,10 @@ COUNTERS_VISIT(coordinator_counters, COORDINATOR_COUNTERS)
 struct coordinator {
     struct gen_server server; /* first */
     struct node *node;
+    struct node_observer observer;
     struct profile_cache *cache;
     struct coordinator_options options;
     struct coordinator_counters counters;
-    struct watches watches;
     struct calls calls;
     struct services services;
     struct lookup lookup;
@@ -51,9 +51,6 @@ struct coordinator {
 /* Starts the process. Returns 0 or a negative errno. */
 int coordinator_start(struct coordinator *co, struct node *node, struct profile_cache *cache,
                       const struct coordinator_options *options);
-/* From the node's hooks. */
-void coordinator_node_up(struct coordinator *co, struct connection *c);
-void coordinator_node_down(struct coordinator *co, struct connection *c);
 /* Stops its timers; the loop must run once more before coordinator_free. */
 void coordinator_close(struct coordinator *co);
 void coordinator_free(struct coordinator *co);

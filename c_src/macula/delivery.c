@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/delivery.h"
 
+#include "base/log.h"
 #include "macula/dht.h"
 #include "macula/id_text.h"
 #include "macula/profile_term.h"
@@ -11,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <syslog.h>
 #include <utlist.h>
 
 #define CONNECTORS_MAX 2 /* nodes that try to reach a peer, the caller's own first */
@@ -46,15 +46,14 @@ struct delivery {
 /* --- what becomes of it --- */
 
 /* For whoever follows a session through the log: never suppressed. */
-static void trace(struct deliveries *all, const struct nat_action *a, const char *result)
+static void trace(const struct nat_action *a, const char *result)
 {
     char recipient[ID_TEXT_SIZE], session[ID_TEXT_SIZE];
 
-    if (!all->mailboxes->node->traces)
+    if (!log_writes(LOG_DEBUG))
         return;
-    node_log(all->mailboxes->node, LOG_DEBUG, "delivery", NULL,
-             "PUNCH_COORDINATE to %s: session %s: %s", id_text(recipient, a->recipient_id),
-             id_text(session, a->session.session_id), result);
+    log_event(LOG_DEBUG, "delivery", NULL, "PUNCH_COORDINATE to %s: session %s: %s",
+              id_text(recipient, a->recipient_id), id_text(session, a->session.session_id), result);
 }
 
 static void note_delay(struct deliveries *all, struct nat_bytes recipient, uint64_t ms)
@@ -71,9 +70,9 @@ static void note_failure(struct deliveries *all, const struct nat_action *action
     all->counters.undelivered++;
     id_text(id, action->recipient_id);
     /* One line a second for all peers: where there is no way to one there is often none to any. */
-    node_log_about(all->mailboxes->node, LOG_WARNING, "delivery", all->mailboxes->node->name, id,
-                   "PUNCH_COORDINATE could not be delivered to %s: %s", id, why);
-    trace(all, action, "could not be delivered");
+    log_event_about(LOG_WARNING, "delivery", all->mailboxes->node->name, id,
+                    "PUNCH_COORDINATE could not be delivered to %s: %s", id, why);
+    trace(action, "could not be delivered");
 }
 
 static void delivery_free(struct delivery *d)
@@ -90,7 +89,7 @@ static bool send_to_mailbox(struct deliveries *all, const struct nat_action *act
 {
     const struct pid *pid = mailbox_find(all->mailboxes, slice_of_nat(action->recipient_id));
     struct connection *via;
-    struct buffer *b = pid ? node_open_send(all->mailboxes->node, pid, &via) : NULL;
+    struct buffer *b = pid ? connection_open_send(all->mailboxes->node, pid, &via) : NULL;
     struct nat_action told = *action;
     int64_t ahead_ms;
     uint32_t delay_ms;
@@ -104,7 +103,7 @@ static bool send_to_mailbox(struct deliveries *all, const struct nat_action *act
     coordinate_put(b, &told);
     connection_close_frame(via);
     all->counters.delivered_to_mailboxes++;
-    trace(all, action, "to its mailbox");
+    trace(action, "to its mailbox");
     clocks_measure(all->clocks, pid->node);
     if (known)
         note_delay(all, action->recipient_id, delay_ms);
@@ -321,7 +320,7 @@ static void advance(struct delivery *d, enum step step)
 static void finish(struct delivery *d, uint64_t *counter, const char *way)
 {
     (*counter)++;
-    trace(d->all, &d->action, way);
+    trace(&d->action, way);
     delivery_free(d);
 }
 

@@ -93,7 +93,7 @@ static struct listing *next_in_line(struct listings *all)
     struct listing *l, *next;
 
     DL_FOREACH_SAFE (all->line, l, next) {
-        const struct connection *via = node_find(all->node, l->caller->pid.node);
+        const struct connection *via = connection_find(all->node, l->caller->pid.node);
         if (!via) {
             all->node->counters.messages_undeliverable++;
             listing_free(all, l);

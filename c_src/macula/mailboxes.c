@@ -18,9 +18,9 @@ struct mailbox {
     uint8_t id[];
 };
 
-void mailboxes_init(struct mailboxes *all, struct node *node, struct watches *watches)
+void mailboxes_init(struct mailboxes *all, struct process *owner)
 {
-    *all = (struct mailboxes){.node = node, .watches = watches};
+    *all = (struct mailboxes){.node = owner->node, .owner = owner};
 }
 
 static struct mailbox *find(struct mailboxes *all, struct slice id)
@@ -33,7 +33,7 @@ static struct mailbox *find(struct mailboxes *all, struct slice id)
 
 static void mailbox_remove(struct mailbox *m)
 {
-    watch_stop(m->all->watches, &m->watch);
+    watch_stop(&m->watch);
     HASH_DEL(m->all->by_id, m);
     m->all->bytes -= m->size;
     free(m->pid);
@@ -57,7 +57,7 @@ static void on_down(struct watch *watch, struct slice reason)
 static void tell_replaced(struct mailbox *m)
 {
     struct connection *via;
-    struct buffer *b = node_open_send(m->all->node, m->pid, &via);
+    struct buffer *b = connection_open_send(m->all->node, m->pid, &via);
 
     if (!b)
         return;
@@ -83,10 +83,10 @@ int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid
     }
     m->all = all;
     m->size = size;
-    m->watch.down = on_down;
+    m->watch.on_down = on_down;
     m->id_len = id.len;
     memcpy(m->id, id.data, id.len);
-    int error = watch_pid(all->watches, &m->watch, pid);
+    int error = watch_pid(&m->watch, all->owner, pid);
     if (error) {
         free(m->pid);
         free(m);
@@ -94,7 +94,7 @@ int mailbox_attach(struct mailboxes *all, struct slice id, const struct pid *pid
     }
     HASH_ADD(hh, all->by_id, id, m->id_len, m);
     if (!table_has(m->hh)) {
-        watch_stop(all->watches, &m->watch);
+        watch_stop(&m->watch);
         free(m->pid);
         free(m);
         return -ENOMEM;

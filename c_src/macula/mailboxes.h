@@ -6,7 +6,7 @@
 #ifndef MACULA_MAILBOXES_H
 #define MACULA_MAILBOXES_H
 
-#include "otp/watch.h"
+#include "distribution/watch.h"
 
 #define MAILBOXES_MAX       100000
 #define MAILBOXES_BYTES_MAX ((size_t)64 << 20)
@@ -15,12 +15,12 @@ struct mailbox;
 
 struct mailboxes {
     struct node *node;
-    struct watches *watches;
+    struct process *owner; /* in whose name they are watched */
     struct mailbox *by_id;
     size_t bytes;
 };
 
-void mailboxes_init(struct mailboxes *all, struct node *node, struct watches *watches);
+void mailboxes_init(struct mailboxes *all, struct process *owner);
 void mailboxes_free(struct mailboxes *all);
 
 /*

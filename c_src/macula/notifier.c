@@ -246,7 +246,7 @@ static void send_to(struct notifier *n, uint64_t subscriber, const struct nat_se
 {
     struct connection *via;
     uint64_t before = n->node->bytes_made;
-    struct buffer *b = node_open_send(n->node, subscriber_pid(subscriber), &via);
+    struct buffer *b = connection_open_send(n->node, subscriber_pid(subscriber), &via);
 
     if (!b)
         return;
@@ -262,7 +262,7 @@ static void send_to(struct notifier *n, uint64_t subscriber, const struct nat_se
 void notifier_notify(struct notifier *n, const struct nat_action *action)
 {
     const struct pid *pid = subscriber_pid(action->watcher);
-    const struct connection *via = node_find(n->node, pid->node);
+    const struct connection *via = connection_find(n->node, pid->node);
 
     if (via && (notified_find(n, pid->node) || !may_send(n, via))) {
         wait_in_line(n, via, action);
@@ -278,7 +278,7 @@ static struct notified *next_in_line(struct notifier *n)
     struct notified *to;
 
     DL_FOREACH (n->line, to) {
-        const struct connection *via = node_find(n->node, slice_of(to->name));
+        const struct connection *via = connection_find(n->node, slice_of(to->name));
         if (via && connection_pending(via) <= NOTIFIER_UNREAD_MAX)
             return to;
     }
@@ -292,7 +292,7 @@ static void on_turn(uv_idle_t *idle)
 
     while ((to = next_in_line(n)) != NULL) {
         struct notification *waits = to->waiting;
-        if (!may_send(n, node_find(n->node, slice_of(to->name))))
+        if (!may_send(n, connection_find(n->node, slice_of(to->name))))
             return;
         send_to(n, waits->subscriber, &waits->session);
         notification_free(n, to, waits);

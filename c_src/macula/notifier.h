@@ -12,7 +12,7 @@
 #define MACULA_NOTIFIER_H
 
 #include "base/counters.h"
-#include "distribution/node.h"
+#include "distribution/connection.h"
 #include "macula/subscribers.h"
 #include "macula_nat.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/profile_cache.h"
 
+#include "base/log.h"
 #include "macula/counters_term.h"
 #include "macula/profile_term.h"
 #include "term/term_write.h"
@@ -8,7 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <syslog.h>
 #include <time.h>
 #include <utlist.h>
 
@@ -227,10 +227,10 @@ static void on_cast(struct gen_server *gs, struct connection *via, struct slice 
         int error = ok ? put(cache, id, map, ttl) : -EINVAL;
         if (error) {
             cache->counters.cache_puts_refused++;
-            node_log(gs->process.node, LOG_WARNING, "cache",
-                     via ? via->name : gs->process.node->name,
-                     error == -ENOMEM ? "no memory for a put, which was ignored"
-                                      : "a put that is not an id, a profile and a TTL was ignored");
+            log_event(LOG_WARNING, "cache", via ? via->name : gs->process.node->name,
+                      error == -ENOMEM
+                          ? "no memory for a put, which was ignored"
+                          : "a put that is not an id, a profile and a TTL was ignored");
         }
     }
 }

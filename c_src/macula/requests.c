@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "macula/requests.h"
 
+#include "base/log.h"
 #include "macula/id_text.h"
 #include "macula/profile_term.h"
 #include "macula/session_term.h"
@@ -11,7 +12,6 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <syslog.h>
 #include <utlist.h>
 
 /* A request whose arguments have been read. The slices point into the message. */
@@ -197,13 +197,13 @@ static int enter_request(struct requests *all, struct arguments *args,
 
 /* What a request or a report came to, for whoever follows a session through the log: never
  * suppressed. */
-static void trace(struct requests *all, const char *what, struct nat_bytes one,
-                  struct nat_bytes other, struct nat_bytes session_id, const char *result)
+static void trace(const char *what, struct nat_bytes one, struct nat_bytes other,
+                  struct nat_bytes session_id, const char *result)
 {
     char one_text[ID_TEXT_SIZE], other_text[ID_TEXT_SIZE], id[ID_TEXT_SIZE];
 
-    node_log(all->node, LOG_DEBUG, what, NULL, "%s %s %s: session %s: %s", what,
-             id_text(one_text, one), id_text(other_text, other), id_text(id, session_id), result);
+    log_event(LOG_DEBUG, what, NULL, "%s %s %s: session %s: %s", what, id_text(one_text, one),
+              id_text(other_text, other), id_text(id, session_id), result);
 }
 
 static void finish_request(struct requests *all, const struct caller *caller,
@@ -212,8 +212,8 @@ static void finish_request(struct requests *all, const struct caller *caller,
     struct nat_session_view session = {.session_id = {0}};
     int error = enter_request(all, args, &session);
 
-    if (all->node->traces)
-        trace(all, "request_connection", args->request.initiator_id, args->request.target_id,
+    if (log_writes(LOG_DEBUG))
+        trace("request_connection", args->request.initiator_id, args->request.target_id,
               session.session_id,
               error == 0              ? strategy_name(session.strategy)
               : error == -ENETUNREACH ? "relay_required"
@@ -256,8 +256,7 @@ static void note_ignored(struct requests *all, const char *peer, const char *wha
                                          : "no room";
 
     id_text(id, session_id);
-    node_log_about(all->node, level, what, peer, id, "%s for session %s ignored: %s", what, id,
-                   why);
+    log_event_about(level, what, peer, id, "%s for session %s ignored: %s", what, id, why);
 }
 
 static void finish_coordinate(struct requests *all, struct arguments *args)
@@ -266,8 +265,8 @@ static void finish_coordinate(struct requests *all, struct arguments *args)
 
     if (error)
         note_ignored(all, args->peer, "coordinate_punch", LOG_WARNING, args->session_id, error);
-    if (all->node->traces)
-        trace(all, "coordinate_punch", args->request.initiator_id, args->request.target_id,
+    if (log_writes(LOG_DEBUG))
+        trace("coordinate_punch", args->request.initiator_id, args->request.target_id,
               args->session_id, error ? "ignored" : "taken");
     driver_act(all->driver);
 }
@@ -514,8 +513,8 @@ void request_report(struct requests *all, const struct connection *via, struct c
         note_ignored(all, peer_name(all, via), "report_result",
                      is_late_success(all, session_id, report) ? LOG_DEBUG : LOG_WARNING, session_id,
                      error);
-    if (all->node->traces)
-        trace(all, "report_result", reporter_id, nat_bytes_of(slice_of(report_names[report])),
+    if (log_writes(LOG_DEBUG))
+        trace("report_result", reporter_id, nat_bytes_of(slice_of(report_names[report])),
               session_id, error ? "ignored" : "taken");
     driver_act(all->driver);
 }

@@ -105,11 +105,11 @@ static void probe(struct service *s)
     struct connection *via = s->owner->via;
 
     set_state(s, SERVICE_PROBING);
-    if (watch_name(services->watches, &s->watch, via, service_name(s->kind)) == 0 &&
-        watch_name(services->watches, &s->fence, via, fence_name) == 0)
+    if (watch_name(&s->watch, services->owner, via, service_name(s->kind)) == 0 &&
+        watch_name(&s->fence, services->owner, via, fence_name) == 0)
         return;
     /* Without memory it is as good as absent. */
-    watch_stop(services->watches, &s->watch);
+    watch_stop(&s->watch);
     set_state(s, SERVICE_ABSENT);
     s->retry_at = now(services) + s->delay;
 }
@@ -371,8 +371,8 @@ void services_node_up(struct services *services, struct connection *c)
         s->owner = n;
         s->kind = (enum service_kind)i;
         s->delay = FIRST_DELAY;
-        s->watch.down = on_absent;
-        s->fence.down = on_fence;
+        s->watch.on_down = on_absent;
+        s->fence.on_down = on_fence;
         probe(s);
     }
     set_timer(n);
@@ -388,8 +388,8 @@ static void node_remove(struct service_node *n)
     struct services *services = n->services;
 
     for (int i = 0; i < SERVICE_KINDS; i++) {
-        watch_stop(services->watches, &n->service[i].watch);
-        watch_stop(services->watches, &n->service[i].fence);
+        watch_stop(&n->service[i].watch);
+        watch_stop(&n->service[i].fence);
         set_state(&n->service[i], SERVICE_ABSENT);
     }
     if (!n->is_settled)
@@ -410,12 +410,12 @@ void services_node_down(struct services *services, struct connection *c)
     services->changed(services->ctx);
 }
 
-void services_init(struct services *services, struct node *node, struct watches *watches,
-                   const char *const *preferred, size_t preferred_count)
+void services_init(struct services *services, struct process *owner, const char *const *preferred,
+                   size_t preferred_count)
 {
     *services = (struct services){
-        .node = node,
-        .watches = watches,
+        .node = owner->node,
+        .owner = owner,
         .preferred = preferred,
         .preferred_count = preferred_count,
     };

@@ -12,7 +12,7 @@
 #define MACULA_SERVICES_H
 
 #include "base/counters.h"
-#include "otp/watch.h"
+#include "distribution/watch.h"
 
 #define SERVICES_MAX_TRIES 4 /* nodes that one question goes to, one after the other */
 /*
@@ -35,7 +35,7 @@ struct service_node;
 
 struct services {
     struct node *node;
-    struct watches *watches;
+    struct process *owner;      /* in whose name they are watched */
     struct service_node *nodes; /* by connection */
     struct service_node *by_origin;
     struct service_node *unsettled;       /* the longest connected first */
@@ -56,8 +56,8 @@ struct service_tries {
 };
 
 /* `preferred` names the nodes that are asked first; it must outlive the services. */
-void services_init(struct services *services, struct node *node, struct watches *watches,
-                   const char *const *preferred, size_t preferred_count);
+void services_init(struct services *services, struct process *owner, const char *const *preferred,
+                   size_t preferred_count);
 /* The loop must run once more afterwards. */
 void services_free(struct services *services);
 

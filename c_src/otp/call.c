@@ -27,7 +27,7 @@ static void on_closed(uv_handle_t *handle)
 static void call_free(struct call *call)
 {
     call->calls->in_flight--;
-    watch_stop(call->calls->watches, &call->watch);
+    watch_stop(&call->watch);
     uv_close((uv_handle_t *)&call->timer, on_closed);
 }
 
@@ -74,8 +74,8 @@ struct call *call_open(struct calls *calls, struct connection *via, const char *
     call->calls = calls;
     call->done = done;
     call->ctx = ctx;
-    call->watch.down = on_down;
-    if (watch_name(calls->watches, &call->watch, via, name) != 0) {
+    call->watch.on_down = on_down;
+    if (watch_name(&call->watch, &calls->process, via, name) != 0) {
         free(call);
         return NULL;
     }
@@ -90,7 +90,7 @@ struct call *call_open(struct calls *calls, struct connection *via, const char *
     term_put_atom(b, "$gen_call");
     term_put_tuple(b, 2);
     term_put_pid(b, &self);
-    term_put_reference(b, node->name_slice, node_creation(node), call->watch.number);
+    term_put_reference(b, node->name_slice, node->creation, call->watch.number);
     *request = b;
     return call;
 }
@@ -109,9 +109,9 @@ static void on_message(struct process *p, struct connection *via, struct slice m
 
     if (!cursor_tuple(&c, 2) || !cursor_reference(&c, &reference) || !cursor_term(&c, &answer))
         return;
-    struct watch *watch = watch_find(calls->watches, reference);
+    struct watch *watch = watch_find(calls->process.node, reference);
     /* A node knows the references of all our monitors on it; only a call's may be answered. */
-    if (!watch || watch->down != on_down || watch->via != via) {
+    if (!watch || watch->on_down != on_down || watch->via != via) {
         calls->counters.answers_too_late++;
         return;
     }
@@ -132,9 +132,8 @@ static const struct process_behaviour behaviour = {
     .exit_signal = on_exit_signal,
 };
 
-int calls_start(struct calls *calls, struct node *node, struct watches *watches)
+int calls_start(struct calls *calls, struct node *node)
 {
     *calls = (struct calls){0};
-    calls->watches = watches;
     return process_start(&calls->process, node, &behaviour, NULL);
 }

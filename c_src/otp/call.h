@@ -11,7 +11,7 @@
 #define OTP_CALL_H
 
 #include "base/counters.h"
-#include "otp/watch.h"
+#include "distribution/watch.h"
 
 /* clang-format off */
 #define CALL_COUNTERS(X) \
@@ -31,7 +31,6 @@ struct call;
 
 struct calls {
     struct process process; /* first: what the answers are sent to */
-    struct watches *watches;
     size_t in_flight;
     struct call_counters counters;
 };
@@ -45,9 +44,8 @@ enum call_outcome {
 /* `answer` is empty unless the outcome is CALL_ANSWERED, and good during the call. */
 typedef void (*call_done)(void *ctx, enum call_outcome outcome, struct slice answer);
 
-/* Starts the process that the answers are sent to, without a name. The monitors of the calls are
- * among `watches`, which must outlive it. Returns 0 or -ENOMEM. */
-int calls_start(struct calls *calls, struct node *node, struct watches *watches);
+/* Starts the process that the answers are sent to, without a name. Returns 0 or -ENOMEM. */
+int calls_start(struct calls *calls, struct node *node);
 
 /*
  * Begins a call to `name` (must live as long as the call) on a connected node. Put the request, one

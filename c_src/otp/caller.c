@@ -117,7 +117,7 @@ bool reply_open(struct reply *reply, const struct caller *caller)
         return false;
     if (has_worker(caller))
         return open_return(reply, caller);
-    reply->via = node_find(caller->node, caller->pid.node);
+    reply->via = connection_find(caller->node, caller->pid.node);
     if (!reply->via) {
         caller->node->counters.messages_undeliverable++;
         return false;

@@ -10,7 +10,7 @@
 #ifndef OTP_CALLER_H
 #define OTP_CALLER_H
 
-#include "distribution/node.h"
+#include "distribution/process.h"
 
 enum caller_kind {
     CALLER_GEN, /* {Tag, Reply} to `pid`, by alias where the tag holds one */

@@ -11,7 +11,7 @@
 #ifndef OTP_GEN_SERVER_H
 #define OTP_GEN_SERVER_H
 
-#include "distribution/node.h"
+#include "distribution/process.h"
 #include "otp/caller.h"
 
 /* More than this waiting for a suspended server, and the connection that has sent the most of it is

@@ -6,6 +6,7 @@
 #include "term/tags.h"
 #include "term/term_write.h"
 
+#include <stddef.h>
 #include <string.h>
 
 /* A module, function and argument list, as they stand in a request. */
@@ -71,12 +72,12 @@ static void apply(struct rpc *rpc, const struct caller *caller, const struct mfa
 
 /* --- erpc --- */
 
-static void refuse_spawn(const struct spawn_request *request, const char *why)
+static void refuse_spawn(struct connection *via, const struct control *request, const char *why)
 {
-    struct buffer *b = connection_open_frame(request->via);
+    struct buffer *b = connection_open_frame(via);
 
-    control_put_spawn_reply(b, request->id, &request->from, false, NULL, why);
-    connection_close_frame(request->via);
+    control_put_spawn_reply(b, request->reference, &request->from.pid, false, NULL, why);
+    connection_close_frame(via);
 }
 
 static bool wants_monitor(struct slice options)
@@ -94,10 +95,12 @@ static bool has_no_options(struct slice options)
     return cursor_tag(&c) == TAG_NIL;
 }
 
-void rpc_handle_spawn(struct rpc *rpc, const struct spawn_request *request)
+static void on_spawn(struct node_spawner *spawner, struct connection *via,
+                     const struct control *request)
 {
-    struct node *node = rpc->rex.process.node;
-    struct cursor c = cursor_of(request->arguments);
+    struct rpc *rpc = (struct rpc *)((char *)spawner - offsetof(struct rpc, spawner));
+    struct node *node = via->node;
+    struct cursor c = cursor_of(request->message);
     struct caller caller = {.kind = CALLER_ERPC, .is_rpc = true, .node = node};
     struct mfa mfa;
     int arity;
@@ -105,21 +108,23 @@ void rpc_handle_spawn(struct rpc *rpc, const struct spawn_request *request)
     bool is_call = slice_is(request->function, "execute_call") && request->arity == 4;
     bool is_cast = slice_is(request->function, "execute_cast") && request->arity == 3;
 
+    if (!process_is_alive(&rpc->rex.process))
+        return;
     if (!slice_is(request->module, "erpc") || !(is_call || is_cast) ||
         !(monitored || has_no_options(request->options)) || !cursor_list(&c, &arity) ||
         arity != request->arity || (is_call && !cursor_term(&c, &caller.tag)) ||
         !read_mfa(&c, &mfa)) {
-        refuse_spawn(request, "notsup");
+        refuse_spawn(via, request, "notsup");
         return;
     }
     if (is_cast)
         caller.kind = CALLER_ERPC_CAST;
-    caller.pid = request->from;
-    caller.worker = worker_start(node, request, monitored);
+    caller.pid = request->from.pid;
+    caller.worker = worker_start(via, request, monitored);
     if (caller.worker != 0)
         apply(rpc, &caller, &mfa);
     else
-        refuse_spawn(request, "system_limit");
+        refuse_spawn(via, request, "system_limit");
 }
 
 /* --- rex --- */
@@ -173,7 +178,7 @@ static void handle_sbcast(struct gen_server *gs, struct connection *via, const s
     struct cursor atom = cursor_of(name);
     struct slice text;
     struct process *to = cursor_atom(&atom, &text) ? process_find_name(node, text) : NULL;
-    struct buffer *b = node_open_send(node, from, &back);
+    struct buffer *b = connection_open_send(node, from, &back);
     if (b) {
         term_put_tuple(b, 3);
         term_put_atom(b, "rex");
@@ -206,7 +211,7 @@ static void rex_info(struct gen_server *gs, struct connection *via, struct slice
     caller.is_foreign = caller_is_foreign(&caller.pid, via);
     if (cursor_is_atom(&c, "features_request")) {
         struct connection *back;
-        struct buffer *b = node_open_send(node, &caller.pid, &back);
+        struct buffer *b = connection_open_send(node, &caller.pid, &back);
         if (b) {
             put_features(b, node);
             connection_close_frame(back);
@@ -243,5 +248,8 @@ int rpc_start(struct rpc *rpc, struct node *node, const struct rpc_function *fun
     rpc->functions = functions;
     rpc->count = count;
     rpc->ctx = ctx;
+    rpc->spawner.on_spawn = on_spawn;
+    if (error == 0)
+        node->spawner = &rpc->spawner;
     return error;
 }

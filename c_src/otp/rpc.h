@@ -29,17 +29,18 @@ extern const size_t bif_function_count;
 
 struct rpc {
     struct gen_server rex; /* first: its callbacks find the rest through it */
+    struct node_spawner spawner;
     const struct rpc_function *functions;
     size_t count;
     void *ctx;
 };
 
-/* Registers `rex`, which answers what is in the table of `count` functions, each run with `ctx`.
- * The table must outlive it. Returns 0 or -ENOMEM. */
+/*
+ * Registers `rex`, and becomes the node's spawner. They answer what is in the table of `count`
+ * functions, each run with `ctx`; the table must outlive them. Of spawn requests erpc's
+ * execute_call/4 and execute_cast/3 are run; others are refused with notsup, and all with
+ * system_limit without memory. Returns 0 or -ENOMEM.
+ */
 int rpc_start(struct rpc *rpc, struct node *node, const struct rpc_function *functions,
               size_t count, void *ctx);
-/* Answers a spawn request: runs erpc's execute_call/4 and execute_cast/3, refuses all others with
- * notsup; without memory all, with system_limit. */
-void rpc_handle_spawn(struct rpc *rpc, const struct spawn_request *request);
-
 #endif

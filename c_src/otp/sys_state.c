@@ -72,7 +72,7 @@ static void on_limit(uv_timer_t *timer)
 
     while (gs->state_askers) {
         struct state_asker *asker = gs->state_askers;
-        struct connection *via = node_find(gs->process.node, asker->caller->pid.node);
+        struct connection *via = connection_find(gs->process.node, asker->caller->pid.node);
         if (via && via->sys_form == SYS_FORM_UNKNOWN)
             via->sys_form = SYS_FORM_OK;
         reply_state(gs, asker->caller, via ? via->sys_form : SYS_FORM_OK);
@@ -115,14 +115,14 @@ static void ask_peer(struct gen_server *gs, struct connection *via)
     term_put_atom(b, "system");
     term_put_tuple(b, 2);
     term_put_pid(b, &self);
-    term_put_reference(b, node->name_slice, node_creation(node), QUESTION);
+    term_put_reference(b, node->name_slice, node->creation, QUESTION);
     term_put_atom(b, "get_state");
     connection_close_frame(via);
 }
 
 void sys_handle_get_state(struct gen_server *gs, const struct caller *caller)
 {
-    struct connection *via = node_find(gs->process.node, caller->pid.node);
+    struct connection *via = connection_find(gs->process.node, caller->pid.node);
 
     if (via && via->sys_form == SYS_FORM_UNKNOWN && keep_asker(gs, caller))
         ask_peer(gs, via);
@@ -139,7 +139,7 @@ bool sys_handle_answer(struct gen_server *gs, struct connection *via, struct cur
 
     /* What had waited while the process was suspended is nobody's answer any more. */
     if (!node->sender || !cursor_reference(&c, &reference) ||
-        !reference_number(reference, node->name_slice, node_creation(node), &number) ||
+        !reference_number(reference, node->name_slice, node->creation, &number) ||
         number != QUESTION)
         return false;
     via->sys_form = cursor_tuple(&c, 2) && cursor_is_atom(&c, "ok") ? SYS_FORM_OK : SYS_FORM_BARE;

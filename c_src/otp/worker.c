@@ -5,6 +5,9 @@
 
 #include <stdlib.h>
 
+/* Memory that is kept from one to the next. */
+#define KEPT_CAPACITY ((size_t)64 << 10)
+
 /* The reason in the making, reused from one worker to the next. */
 static struct buffer reason_buffer;
 
@@ -34,23 +37,23 @@ static struct process *find(struct node *node, uint32_t number)
     return p && p->behaviour == &worker_behaviour ? p : NULL;
 }
 
-uint32_t worker_start(struct node *node, const struct spawn_request *request, bool monitored)
+uint32_t worker_start(struct connection *via, const struct control *request, bool monitored)
 {
     struct process *w = malloc(sizeof *w);
 
     if (!w)
         return 0;
-    if (process_start(w, node, &worker_behaviour, NULL) != 0) {
+    if (process_start(w, via->node, &worker_behaviour, NULL) != 0) {
         free(w);
         return 0;
     }
     struct pid pid = process_pid(w);
-    struct buffer *b = connection_open_frame(request->via);
-    control_put_spawn_reply(b, request->id, &request->from, monitored, &pid, NULL);
+    struct buffer *b = connection_open_frame(via);
+    control_put_spawn_reply(b, request->reference, &request->from.pid, monitored, &pid, NULL);
     uint32_t number = w->number;
     if (monitored)
-        process_add_monitor(request->via, w, &request->from, request->id);
-    connection_close_frame(request->via);
+        process_add_monitor(via, w, &request->from.pid, request->reference);
+    connection_close_frame(via);
     return number;
 }
 
@@ -58,7 +61,7 @@ struct buffer *worker_open_reason(struct node *node, uint32_t number)
 {
     if (!find(node, number))
         return NULL;
-    buffer_reset(&reason_buffer, READ_SIZE);
+    buffer_reset(&reason_buffer, KEPT_CAPACITY);
     return &reason_buffer;
 }
 

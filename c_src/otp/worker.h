@@ -7,11 +7,11 @@
 #ifndef OTP_WORKER_H
 #define OTP_WORKER_H
 
-#include "distribution/node.h"
+#include "distribution/process.h"
 
 /* Starts a worker and answers the spawn request. `monitored` puts the caller's monitor in place.
  * Returns its number, or 0 without memory. */
-uint32_t worker_start(struct node *node, const struct spawn_request *request, bool monitored);
+uint32_t worker_start(struct connection *via, const struct control *request, bool monitored);
 
 /* Returns an empty buffer for the exit reason, or NULL if the worker is gone. One at a time. */
 struct buffer *worker_open_reason(struct node *node, uint32_t number);

@@ -88,7 +88,7 @@ falls_silent() ->
         %% It has lost its mailbox, and is told so.
         Attach(Quiet),
         [begin
-             Ended = ["warning connection ended with ", atom_to_list(raw_dist:name(Peer)), ": connection timed out"],
+             Ended = ["warning connection with ", atom_to_list(raw_dist:name(Peer)), " closed: connection timed out"],
              cnode:await_log(Handle, Ended, Mark, 120000)
          end || Peer <- [Told, Untold]],
         %% The one that is there has got ticks all the while.

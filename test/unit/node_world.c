@@ -2,7 +2,7 @@
 #include "node_world.h"
 
 #include "base/bytes.h"
-#include "distribution/dist_flags.h"
+#include "distribution/process.h"
 #include "term/term_write.h"
 
 #include <check.h>
@@ -10,56 +10,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utlist.h>
-
-static void on_log(void *ctx, int level, const char *kind, const char *name, const char *about,
-                   const char *format, va_list arguments)
-{
-    (void)ctx, (void)level, (void)kind, (void)name, (void)about, (void)format, (void)arguments;
-}
 
 void node_world_start(struct node_world *w)
 {
-    struct sockaddr_in any;
-
     memset(w, 0, sizeof *w);
-    ck_assert_int_eq(uv_loop_init(&w->loop), 0);
-    ck_assert_int_eq(uv_ip4_addr("127.0.0.1", 0, &any), 0);
-    struct node_config config = {
-        .loop = &w->loop,
-        .name = "us@h",
-        .cookie = slice_of("cookie"),
-        .listen = (const struct sockaddr *)&any,
-        .hooks = {.log = on_log},
-    };
-    ck_assert_int_eq(node_init(&w->node, &config), 0);
+    w->node = fake_node_start();
     w->pid = (struct pid){slice_of(NODE_WORLD_PEER), 1, 0, 7};
-    w->peer.node = &w->node;
-    w->peer.state = CONNECTION_UP;
-    w->peer.number = 1;
-    w->peer.flags = DIST_FLAGS_OURS;
-    strcpy(w->peer.name, NODE_WORLD_PEER);
-    HASH_ADD_STR(w->node.by_name, name, &w->peer);
-    DL_APPEND(w->node.connections, &w->peer);
+    fake_peer_connect(&w->fake, NODE_WORLD_PEER);
+    w->peer = w->fake.c;
 }
 
 void node_world_stop(struct node_world *w)
 {
-    ck_assert_ptr_null(w->node.processes.by_number);
-    if (w->peer.flush_wanted)
-        node_forget_flush(&w->node, &w->peer);
-    HASH_DEL(w->node.by_name, &w->peer);
-    DL_DELETE(w->node.connections, &w->peer);
-    buffer_free(&w->peer.out);
-    node_stop(&w->node);
-    uv_run(&w->loop, UV_RUN_DEFAULT);
-    node_free(&w->node);
-    ck_assert_int_eq(uv_loop_close(&w->loop), 0);
+    ck_assert_ptr_null(w->node->processes.by_number);
+    fake_peer_close(&w->fake);
+    fake_node_stop();
 }
 
 void node_world_turn(struct node_world *w)
 {
-    uv_run(&w->loop, UV_RUN_NOWAIT);
+    (void)w;
+    uv_run(&fake_loop, UV_RUN_NOWAIT);
 }
 
 struct slice node_world_term(const struct node_world *w, const char *text)
@@ -78,9 +49,9 @@ struct slice node_world_term(const struct node_world *w, const char *text)
 
 static void receive(struct node_world *w, struct process *to, struct slice message)
 {
-    w->node.sender = &w->peer;
-    to->behaviour->receive(to, &w->peer, message);
-    w->node.sender = NULL;
+    w->node->sender = w->peer;
+    to->behaviour->receive(to, w->peer, message);
+    w->node->sender = NULL;
 }
 
 void node_world_say(struct node_world *w, struct process *to, const char *text)
@@ -167,7 +138,7 @@ static void put_told(struct node_world *w, const struct control *k)
 
 const char *node_world_told(struct node_world *w)
 {
-    struct buffer *out = &w->peer.out;
+    struct buffer *out = &w->peer->out;
     struct control control;
 
     w->text[0] = '\0';

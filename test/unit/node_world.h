@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A node without sockets and one peer that is connected to it, for tests of what stands on the
- * distribution. What the peer says is given as text, with `~p` for the pid of its process; what it
- * is told is read as text. The struct is the test's, between node_world_start and node_world_stop.
+ * A node without sockets (fake_node.h) and one peer that is connected to it, for tests of what
+ * stands on the distribution. What the peer says is given as text, with `~p` for the pid of its
+ * process; what it is told is read as text. The struct is the test's, between node_world_start and
+ * node_world_stop.
  */
 #ifndef TEST_NODE_WORLD_H
 #define TEST_NODE_WORLD_H
 
-#include "distribution/node.h"
+#include "fake_node.h"
 
 #define NODE_WORLD_PEER "peer@h"
 
 struct node_world {
-    uv_loop_t loop;
-    struct node node;
-    struct connection peer;
+    struct node *node;
+    struct fake_peer fake;
+    struct connection *peer;
     struct pid pid; /* the peer's process */
     uint8_t reference[64];
     size_t reference_len; /* of the monitor that the peer was told of last */

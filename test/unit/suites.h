@@ -17,6 +17,7 @@ int test_rounds(int rounds);
     X(buffer) \
     X(call) \
     X(caller) \
+    X(connection) \
     X(control) \
     X(cookie) \
     X(coordinator) \
@@ -27,6 +28,7 @@ int test_rounds(int rounds);
     X(gen_server) \
     X(handshake) \
     X(id_text) \
+    X(input) \
     X(log) \
     X(lookup) \
     X(mailboxes) \

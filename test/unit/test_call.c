@@ -9,7 +9,6 @@
 #include <string.h>
 
 static struct node_world world;
-static struct watches watches;
 static struct calls calls;
 static int ended; /* calls */
 static enum call_outcome outcome;
@@ -30,14 +29,13 @@ static void set_up(void)
 {
     ended = 0;
     node_world_start(&world);
-    watches_init(&watches, &world.node, &calls.process);
-    ck_assert_int_eq(calls_start(&calls, &world.node, &watches), 0);
+    ck_assert_int_eq(calls_start(&calls, world.node), 0);
 }
 
 static void tear_down(void)
 {
     ck_assert_uint_eq(calls.in_flight, 0);
-    ck_assert_ptr_null(world.peer.watches);
+    ck_assert_ptr_null(world.peer->watches);
     node_world_turn(&world); /* closes timers */
     process_exit(&calls.process, slice_of("w\10shutdown"));
     node_world_stop(&world);
@@ -47,7 +45,7 @@ static struct call *call(uint64_t limit_ms)
 {
     struct buffer *request;
     struct call *call =
-        call_open(&calls, &world.peer, "server", limit_ms, on_done, &world, &request);
+        call_open(&calls, world.peer, "server", limit_ms, on_done, &world, &request);
 
     ck_assert_ptr_nonnull(call);
     term_put_atom(request, "get");
@@ -117,7 +115,7 @@ START_TEST(the_end_of_the_process_ends_it)
 
     call(60000);
     down.reference = (struct slice){world.reference, world.reference_len};
-    watches_take_exit(&watches, &world.peer, &down);
+    watch_handle_exit(world.peer, &down);
     ck_ended(CALL_FAILED);
     ck_told(&world, ""); /* the monitor is gone already */
 }
@@ -126,7 +124,7 @@ END_TEST
 START_TEST(the_end_of_the_connection_ends_it)
 {
     call(60000);
-    watches_take_connection_down(&world.peer);
+    watch_forget_connection(world.peer);
     ck_ended(CALL_FAILED);
 }
 END_TEST
@@ -135,7 +133,7 @@ START_TEST(its_limit_ends_it)
 {
     call(1);
     while (!ended)
-        uv_run(&world.loop, UV_RUN_ONCE);
+        uv_run(&fake_loop, UV_RUN_ONCE);
     ck_ended(CALL_TIMED_OUT);
     ck_told(&world, "demonitor");
     node_world_answer(&world, &calls.process, "42");

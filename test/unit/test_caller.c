@@ -22,7 +22,7 @@ static void set_up(void)
     static const struct process_behaviour behaviour = {.receive = on_message};
 
     node_world_start(&world);
-    ck_assert_int_eq(process_start(&process, &world.node, &behaviour, "server"), 0);
+    ck_assert_int_eq(process_start(&process, world.node, &behaviour, "server"), 0);
 }
 
 static void tear_down(void)
@@ -35,7 +35,7 @@ static bool read_from(struct caller *caller, struct slice from)
 {
     struct cursor c = cursor_of(from);
 
-    return caller_read(caller, &process, &world.peer, &c);
+    return caller_read(caller, &process, world.peer, &c);
 }
 
 START_TEST(a_pid_and_any_term_are_a_caller)
@@ -98,13 +98,13 @@ END_TEST
 
 START_TEST(an_answer_for_a_node_that_is_gone_is_counted)
 {
-    struct caller caller = {.kind = CALLER_REX, .node = &world.node, .pid = world.pid};
+    struct caller caller = {.kind = CALLER_REX, .node = world.node, .pid = world.pid};
 
     caller.pid.node = slice_of("other@h");
-    ck_assert(caller_is_foreign(&caller.pid, &world.peer));
+    ck_assert(caller_is_foreign(&caller.pid, world.peer));
     reply_atom(&caller, "ok");
     ck_told(&world, "");
-    ck_assert_uint_eq(world.node.counters.messages_undeliverable, 1);
+    ck_assert_uint_eq(world.node->counters.messages_undeliverable, 1);
 }
 END_TEST
 
@@ -112,22 +112,22 @@ END_TEST
 START_TEST(a_foreign_caller_gets_no_answer_into_full_output)
 {
     struct caller caller = {
-        .kind = CALLER_REX, .node = &world.node, .pid = world.pid, .is_foreign = true};
+        .kind = CALLER_REX, .node = world.node, .pid = world.pid, .is_foreign = true};
 
     reply_atom(&caller, "ok");
     ck_told(&world, "{rex, ok}");
-    ck_assert_ptr_nonnull(buffer_reserve(&world.peer.out, OUTPUT_UNASKED + 1));
-    buffer_grow(&world.peer.out, OUTPUT_UNASKED + 1);
+    ck_assert_ptr_nonnull(buffer_reserve(&world.peer->out, OUTPUT_UNASKED + 1));
+    buffer_grow(&world.peer->out, OUTPUT_UNASKED + 1);
     reply_atom(&caller, "ok");
-    ck_assert_uint_eq(world.node.counters.output_dropped, 1);
-    ck_assert_uint_eq(buffer_size(&world.peer.out), OUTPUT_UNASKED + 1);
+    ck_assert_uint_eq(world.node->counters.output_dropped, 1);
+    ck_assert_uint_eq(buffer_size(&world.peer->out), OUTPUT_UNASKED + 1);
 }
 END_TEST
 
 START_TEST(failures_have_the_form_of_the_call)
 {
     struct caller caller = {
-        .kind = CALLER_REX, .is_rpc = true, .node = &world.node, .pid = world.pid};
+        .kind = CALLER_REX, .is_rpc = true, .node = world.node, .pid = world.pid};
 
     reply_failure(&caller, "badarg", slice_of("m"), slice_of("f"), slice_of("j"));
     ck_told(&world, "{rex, {badrpc, {'EXIT', {badarg, [{m, f, [], []}]}}}}");

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How much of the time what is due may have: sessions that retry at every millisecond, for ever. */
+#include "fake_node.h"
 #include "suites.h"
 
 #include "macula/coordinator.h"
@@ -10,22 +11,8 @@
 #define SESSIONS    1000u
 #define NS_PER_HOUR (UINT64_C(3600) * 1000000000)
 
-static uv_loop_t loop;
-static struct node node;
 static struct profile_cache embedded;
 static struct coordinator co;
-
-static void on_log(void *ctx, int level, const char *kind, const char *peer, const char *about,
-                   const char *format, va_list arguments)
-{
-    (void)ctx;
-    (void)level;
-    (void)kind;
-    (void)peer;
-    (void)about;
-    (void)format;
-    (void)arguments;
-}
 
 static void set_up(void)
 {
@@ -35,10 +22,9 @@ static void set_up(void)
     options.nat.coordination_delay_ms = 0;
     options.nat.punch_timeout_ms = 1;
     options.nat.max_punch_attempts = UINT32_MAX;
-    uv_loop_init(&loop);
-    node = (struct node){.loop = &loop, .name_slice = slice_of("us@host"), .hooks.log = on_log};
-    embedded = (struct profile_cache){.server.process.node = &node};
-    ck_assert_int_eq(coordinator_start(&co, &node, &embedded, &options), 0);
+    struct node *node = fake_node_start();
+    embedded = (struct profile_cache){.server.process.node = node};
+    ck_assert_int_eq(coordinator_start(&co, node, &embedded, &options), 0);
 }
 
 static void tear_down(void)
@@ -46,8 +32,7 @@ static void tear_down(void)
     gen_server_stop(&co.server, "shutdown");
     process_exit(&co.calls.process, slice_of("w\10shutdown"));
     coordinator_close(&co);
-    uv_run(&loop, UV_RUN_DEFAULT);
-    ck_assert_int_eq(uv_loop_close(&loop), 0);
+    fake_node_stop();
     coordinator_free(&co);
 }
 
@@ -84,7 +69,7 @@ START_TEST(others_have_as_long_as_what_is_due_has_taken)
         uint64_t rested = co.driver.rest_until_ns;
         made = attempts();
         before = now();
-        uv_run(&loop, UV_RUN_ONCE);
+        uv_run(&fake_loop, UV_RUN_ONCE);
         if (attempts() == made)
             continue;
         ck_assert_uint_ge(now(), rested);
@@ -96,7 +81,7 @@ START_TEST(others_have_as_long_as_what_is_due_has_taken)
     made = attempts();
     co.driver.rest_until_ns = now() + NS_PER_HOUR;
     for (int i = 0; i < 1000; i++)
-        uv_run(&loop, UV_RUN_NOWAIT);
+        uv_run(&fake_loop, UV_RUN_NOWAIT);
     ck_assert_uint_eq(attempts(), made);
 }
 END_TEST

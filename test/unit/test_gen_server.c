@@ -79,7 +79,7 @@ static void set_up(void)
                                                           .suspended = on_suspended};
 
     node_world_start(&world);
-    ck_assert_int_eq(gen_server_start(&server, &world.node, "server", &callbacks), 0);
+    ck_assert_int_eq(gen_server_start(&server, world.node, "server", &callbacks), 0);
     server.terminated = on_terminated;
     server.terminated_ctx = &world;
     seen[0] = '\0';
@@ -205,11 +205,11 @@ START_TEST(who_has_the_most_waiting_is_cut_off)
     gen_server_suspend(&server, true);
     say("{'$gen_cast',a}");
     for (int i = 0; i < 3; i++)
-        server.process.behaviour->receive(&server.process, &world.peer, buffer_slice(&large));
+        server.process.behaviour->receive(&server.process, world.peer, buffer_slice(&large));
     gen_server_cast(&server, slice_of("w\1b")); /* of nobody's connection */
-    ck_assert_ptr_null(world.peer.doomed);
-    server.process.behaviour->receive(&server.process, &world.peer, buffer_slice(&large));
-    ck_assert_ptr_nonnull(world.peer.doomed);
+    ck_assert_ptr_null(world.peer->doomed);
+    server.process.behaviour->receive(&server.process, world.peer, buffer_slice(&large));
+    ck_assert_ptr_nonnull(world.peer->doomed);
     say("c");
     seen[0] = '\0';
     gen_server_suspend(&server, false);
@@ -226,7 +226,7 @@ START_TEST(it_ends_once_and_says_why)
     ck_seen("terminated shutdown;");
     gen_server_stop(&server, "normal");
     ck_seen("");
-    ck_assert_ptr_null(process_find_name(&world.node, slice_of("server")));
+    ck_assert_ptr_null(process_find_name(world.node, slice_of("server")));
 }
 END_TEST
 
@@ -234,7 +234,7 @@ END_TEST
 START_TEST(who_waits_when_it_ends_is_told)
 {
     struct caller caller = {
-        .kind = CALLER_REX, .is_rpc = true, .node = &world.node, .pid = world.pid};
+        .kind = CALLER_REX, .is_rpc = true, .node = world.node, .pid = world.pid};
 
     gen_server_suspend(&server, true);
     say("{'$gen_call',{~p,tag},a}");

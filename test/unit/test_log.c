@@ -35,7 +35,7 @@ static void set_up(void)
     ck_assert_int_eq(dup2(fds[1], STDERR_FILENO), STDERR_FILENO);
     close(fds[1]);
     reader = fds[0];
-    log_init(LOG_DEBUG);
+    log_init(LOG_DEBUG, STDERR_FILENO);
 }
 
 static void tear_down(void)
@@ -104,7 +104,7 @@ START_TEST(levels_have_names_and_a_threshold)
 
     for (int i = 0; i < 5; i++) {
         ck_assert_str_eq(log_level_name(levels[i]), names[i]);
-        log_init(levels[i]);
+        log_init(levels[i], STDERR_FILENO);
         for (int j = 0; j < 5; j++)
             log_event(levels[j], "kind", NULL, "%s", names[j]);
         ck_assert_uint_eq(count_lines(take()), (size_t)i + 1);
@@ -241,7 +241,7 @@ END_TEST
 START_TEST(what_is_below_the_level_is_not_counted)
 {
     log_event_at(5000, LOG_INFO, "kind", "a@h", NULL, "first");
-    log_init(LOG_INFO);
+    log_init(LOG_INFO, STDERR_FILENO);
     log_event_at(5001, LOG_DEBUG, "kind", "a@h", NULL, "again");
     take();
     log_event_at(6000, LOG_INFO, "kind", "a@h", NULL, "next");
@@ -349,7 +349,7 @@ START_TEST(a_terminal_that_takes_no_more_costs_lines_but_no_time)
     ck_assert_int_eq(tcgetattr(terminal, &raw), 0);
     flags = fcntl(terminal, F_GETFL);
     ck_assert_int_eq(dup2(terminal, STDERR_FILENO), STDERR_FILENO);
-    log_init(LOG_DEBUG);
+    log_init(LOG_DEBUG, STDERR_FILENO);
     for (int i = 0; i < 2000; i++)
         log_event(LOG_INFO, "kind", NULL, "a line that is a little longer than the shortest ones");
     ck_assert_int_eq(fcntl(terminal, F_GETFL), flags);
@@ -377,7 +377,7 @@ START_TEST(a_file_that_may_not_grow_costs_lines)
     ck_assert_ptr_nonnull(file);
     signal(SIGXFSZ, SIG_IGN);
     ck_assert_int_eq(dup2(fileno(file), STDERR_FILENO), STDERR_FILENO);
-    log_init(LOG_DEBUG);
+    log_init(LOG_DEBUG, STDERR_FILENO);
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
     for (int i = 0; i < 10; i++)
         log_event(LOG_INFO, "kind", NULL, "a line that is a little longer than the shortest ones");

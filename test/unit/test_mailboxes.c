@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "fake_node.h"
 #include "suites.h"
 
 #include "macula/mailboxes.h"
@@ -6,32 +7,26 @@
 #include <check.h>
 #include <errno.h>
 
-static uv_loop_t loop;
-static struct node node;
-static struct connection connection;
-static struct watches watches;
+static struct node *node;
+static struct fake_peer peer;
 static struct mailboxes all;
 static struct process owner;
 
 static void set_up(void)
 {
-    uv_loop_init(&loop);
-    node = (struct node){.loop = &loop, .name_slice = slice_of("us@host")};
-    connection = (struct connection){.node = &node, .state = CONNECTION_UP, .name = "a@host"};
-    HASH_ADD_STR(node.by_name, name, &connection);
-    owner = (struct process){.node = &node};
-    watches_init(&watches, &node, &owner);
-    mailboxes_init(&all, &node, &watches);
+    node = fake_node_start();
+    fake_peer_connect(&peer, "a@host");
+    owner = (struct process){.node = node};
+    mailboxes_init(&all, &owner);
 }
 
 static void tear_down(void)
 {
     mailboxes_free(&all);
     ck_assert_uint_eq(all.bytes, 0);
-    ck_assert_ptr_null(connection.watches);
-    HASH_DEL(node.by_name, &connection);
-    buffer_free(&connection.out);
-    ck_assert_int_eq(uv_loop_close(&loop), 0);
+    ck_assert_ptr_null(peer.c->watches);
+    fake_peer_close(&peer);
+    fake_node_stop();
 }
 
 START_TEST(their_bytes_are_bounded)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Notifications for nodes that take nothing, on connections without a socket. */
+#include "fake_node.h"
 #include "suites.h"
 
 #include "macula/notifier.h"
@@ -7,41 +8,35 @@
 #include <check.h>
 #include <string.h>
 
-static uv_loop_t loop;
-static struct node node;
-static struct connection a, b;
+static struct node *node;
+static struct fake_peer a, b;
 static struct subscribers subscribers;
 static struct notifier notifier;
 
-static void connect_to(struct connection *c, const char *name)
+static void connect_to(struct fake_peer *peer, const char *name)
 {
     static const uint8_t unread[NOTIFIER_UNREAD_MAX + 1];
 
-    *c = (struct connection){.node = &node, .state = CONNECTION_UP};
-    strcpy(c->name, name);
-    HASH_ADD_STR(node.by_name, name, c);
-    buffer_append(&c->out, unread, sizeof unread);
+    fake_peer_connect(peer, name);
+    buffer_append(&peer->c->out, unread, sizeof unread);
 }
 
 static void set_up(void)
 {
-    uv_loop_init(&loop);
-    node = (struct node){.loop = &loop, .name_slice = slice_of("us@host")};
+    node = fake_node_start();
     connect_to(&a, "a@host");
     connect_to(&b, "b@host");
-    notifier_init(&notifier, &node, &subscribers);
+    notifier_init(&notifier, node, &subscribers);
 }
 
 static void tear_down(void)
 {
     notifier_free(&notifier);
     notifier_close(&notifier);
-    uv_run(&loop, UV_RUN_DEFAULT);
-    ck_assert_int_eq(uv_loop_close(&loop), 0);
+    fake_peer_close(&a);
+    fake_peer_close(&b);
+    fake_node_stop();
     ck_assert_ptr_null(subscribers.by_pid);
-    HASH_CLEAR(hh, node.by_name);
-    buffer_free(&a.out);
-    buffer_free(&b.out);
 }
 
 static void notify(const struct connection *c, const char *session_id)
@@ -66,29 +61,29 @@ static bool was_told(struct connection *c, const char *session_id)
 
 START_TEST(the_node_with_the_most_waiting_loses_its_oldest)
 {
-    notify(&a, "a-1");
+    notify(a.c, "a-1");
     size_t one = notifier.waiting_bytes;
     ck_assert_uint_gt(one, 0);
-    notify(&b, "b-1");
-    notify(&a, "a-2");
-    notify(&a, "a-3");
-    notify(&a, "a-4");
+    notify(b.c, "b-1");
+    notify(a.c, "a-2");
+    notify(a.c, "a-3");
+    notify(a.c, "a-4");
     notifier.waiting_bytes = NOTIFIER_WAITING_MAX - one;
-    notify(&b, "b-2");
+    notify(b.c, "b-2");
     ck_assert_uint_eq(notifier.counters.notifications_dropped, 0);
-    notify(&b, "b-3");
+    notify(b.c, "b-3");
     ck_assert_uint_eq(notifier.counters.notifications_dropped, 1);
     ck_assert_uint_eq(notifier.count, 6);
     ck_assert_uint_eq(notifier.waiting_bytes, NOTIFIER_WAITING_MAX);
 
-    buffer_truncate(&a.out, 0);
-    buffer_truncate(&b.out, 0);
+    buffer_truncate(&a.c->out, 0);
+    buffer_truncate(&b.c->out, 0);
     notifier_go_on(&notifier);
-    uv_run(&loop, UV_RUN_DEFAULT);
+    uv_run(&fake_loop, UV_RUN_DEFAULT);
     ck_assert_uint_eq(notifier.counters.notified, 6);
-    ck_assert(!was_told(&a, "a-1"));
-    ck_assert(was_told(&a, "a-2") && was_told(&a, "a-3") && was_told(&a, "a-4"));
-    ck_assert(was_told(&b, "b-1") && was_told(&b, "b-2") && was_told(&b, "b-3"));
+    ck_assert(!was_told(a.c, "a-1"));
+    ck_assert(was_told(a.c, "a-2") && was_told(a.c, "a-3") && was_told(a.c, "a-4"));
+    ck_assert(was_told(b.c, "b-1") && was_told(b.c, "b-2") && was_told(b.c, "b-3"));
 }
 END_TEST
 

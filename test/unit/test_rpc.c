@@ -35,7 +35,7 @@ static void set_up(void)
 {
     casts = 0;
     node_world_start(&world);
-    ck_assert_int_eq(rpc_start(&rpc, &world.node, functions, 1, &world), 0);
+    ck_assert_int_eq(rpc_start(&rpc, world.node, functions, 1, &world), 0);
 }
 
 static void tear_down(void)
@@ -104,7 +104,7 @@ START_TEST(a_list_of_bytes_is_a_list_of_arguments)
     term_put_atom(&message, "f");
     buffer_append(&message, "k\0\1\7", 4);
     term_put_atom(&message, "user");
-    rpc.rex.process.behaviour->receive(&rpc.rex.process, &world.peer, buffer_slice(&message));
+    rpc.rex.process.behaviour->receive(&rpc.rex.process, world.peer, buffer_slice(&message));
     buffer_free(&message);
     ck_told(&world, "{rex, 7}");
 }
@@ -126,17 +126,16 @@ static void spawn(const char *function, int arity, const char *options, const ch
 
     buffer_init(&id);
     term_put_reference(&id, slice_of(NODE_WORLD_PEER), 7, 9);
-    struct spawn_request request = {
-        .via = &world.peer,
-        .from = world.pid,
-        .id = buffer_slice(&id),
+    struct control request = {
+        .from.pid = world.pid,
+        .reference = buffer_slice(&id),
         .module = slice_of("erpc"),
         .function = slice_of(function),
         .arity = arity,
         .options = opts,
-        .arguments = args,
+        .message = args,
     };
-    rpc_handle_spawn(&rpc, &request);
+    world.node->spawner->on_spawn(world.node->spawner, world.peer, &request);
     buffer_free(&id);
     free((void *)opts.data);
     free((void *)args.data);

@@ -36,7 +36,7 @@ static void set_up(void)
         .call = on_call, .cast = on_other, .info = on_other, .put_state = put_state};
 
     node_world_start(&world);
-    ck_assert_int_eq(gen_server_start(&server, &world.node, "server", &callbacks), 0);
+    ck_assert_int_eq(gen_server_start(&server, world.node, "server", &callbacks), 0);
 }
 
 static void tear_down(void)
@@ -117,7 +117,7 @@ END_TEST
 START_TEST(terminate_ends_it_with_the_reason)
 {
     struct caller caller = {
-        .kind = CALLER_REX, .is_rpc = true, .node = &world.node, .pid = world.pid};
+        .kind = CALLER_REX, .is_rpc = true, .node = world.node, .pid = world.pid};
 
     gen_server_suspend(&server, true);
     gen_server_call(&server, &caller, slice_of("w\1a"));
@@ -134,7 +134,7 @@ static void ask_for_state(const char *answer, const char *expected)
     struct buffer message;
     struct slice term = node_world_term(&world, answer);
 
-    world.peer.sys_form = SYS_FORM_UNKNOWN;
+    world.peer->sys_form = SYS_FORM_UNKNOWN;
     say("{system,{~p,tag},get_state}");
     /* Its own kernel_refc shows which form its sys takes. */
     ck_assert_int_eq(strncmp(node_world_told(&world), "kernel_refc ! {system, {<us@h.", 30), 0);
@@ -143,9 +143,9 @@ static void ask_for_state(const char *answer, const char *expected)
     term_put_tuple(&message, 2);
     term_put_reference(&message, self.node, self.creation, 0);
     term_put_raw(&message, term);
-    world.node.sender = &world.peer;
-    server.process.behaviour->receive(&server.process, &world.peer, buffer_slice(&message));
-    world.node.sender = NULL;
+    world.node->sender = world.peer;
+    server.process.behaviour->receive(&server.process, world.peer, buffer_slice(&message));
+    world.node->sender = NULL;
     buffer_free(&message);
     free((void *)term.data);
     ck_told(&world, expected);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Standard input, where its end is to be the end of the program. */
-#ifndef INPUT_H
-#define INPUT_H
+#ifndef STDIN_WATCH_H
+#define STDIN_WATCH_H
 
 #include <uv.h>
 
-struct input {
+struct stdin_watch {
     union {
         uv_handle_t handle;
         uv_stream_t stream;
@@ -19,11 +19,12 @@ struct input {
 
 /*
  * Reads and ignores standard input; `on_end` is called when it has ended, never from within this
- * call. The struct, all zero before, is the caller's, and must outlive input_close. Returns 0 or
- * libuv's error.
+ * call. The struct, all zero before, is the caller's, and must outlive stdin_watch_close. Returns 0
+ * or libuv's error.
  */
-int input_watch(struct input *in, uv_loop_t *loop, void (*on_end)(void *ctx), void *ctx);
+int stdin_watch_start(struct stdin_watch *in, uv_loop_t *loop, void (*on_end)(void *ctx),
+                      void *ctx);
 /* Of no effect if it was not watched. */
-void input_close(struct input *in);
+void stdin_watch_close(struct stdin_watch *in);
 
 #endif

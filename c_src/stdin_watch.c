@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "input.h"
+#include "stdin_watch.h"
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
@@ -12,7 +12,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 
 static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
 {
-    struct input *in = stream->data;
+    struct stdin_watch *in = stream->data;
     (void)buf;
 
     if (nread < 0)
@@ -21,12 +21,12 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
 
 static void on_file_end(uv_timer_t *timer)
 {
-    struct input *in = timer->data;
+    struct stdin_watch *in = timer->data;
 
     in->on_end(in->ctx);
 }
 
-int input_watch(struct input *in, uv_loop_t *loop, void (*on_end)(void *ctx), void *ctx)
+int stdin_watch_start(struct stdin_watch *in, uv_loop_t *loop, void (*on_end)(void *ctx), void *ctx)
 {
     uv_handle_type type = uv_guess_handle(0);
     int error;
@@ -50,7 +50,7 @@ int input_watch(struct input *in, uv_loop_t *loop, void (*on_end)(void *ctx), vo
     return error ? error : uv_read_start(&in->stream, on_alloc, on_read);
 }
 
-void input_close(struct input *in)
+void stdin_watch_close(struct stdin_watch *in)
 {
     if (in->handle.type != UV_UNKNOWN_HANDLE)
         uv_close(&in->handle, NULL);
