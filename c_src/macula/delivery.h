@@ -45,7 +45,7 @@ struct deliveries {
     struct mailboxes *mailboxes;
     struct clocks *clocks;       /* of the mailboxes' nodes */
     struct nat_coordinator *nat; /* is told how long deliveries took */
-    bool reads_no_dht; /* as v0.14.3 in effect did: it only stores there, as a last resort */
+    bool reads_no_dht;           /* as v0.14.3, which only stored there, as a last resort */
     struct delivery *under_way;
     size_t count;
     struct delivery_counters counters;

@@ -87,7 +87,8 @@ static void listing_finish(struct listings *all, struct listing *l)
     listing_free(all, l);
 }
 
-/* The first in line whose node takes what is sent to it; who has gone leaves the line. */
+/* The first in line whose node reads what is sent to it. Those whose node has gone leave the line.
+ */
 static struct listing *next_in_line(struct listings *all)
 {
     struct listing *l, *next;

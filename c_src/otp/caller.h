@@ -41,8 +41,8 @@ struct reply {
 
 /*
  * Reads the {Pid, Tag} of a call to `called` that came by `via`; false if it is none. The tag may
- * be any term. Whose pid it is may say anybody: OTP lets calls be handed on. Such a one is answered
- * as any other, as long as that costs the pid's node nothing.
+ * be any term. The pid may be that of another process than the sender: OTP lets calls be handed on.
+ * Such a call is answered as any other, as long as that costs the pid's node nothing.
  */
 bool caller_read(struct caller *caller, const struct process *called, const struct connection *via,
                  struct cursor *c);

@@ -64,6 +64,12 @@ static void on_suspended(struct gen_server *gs, bool suspended)
     note(suspended ? "suspended" : "resumed", slice_of("j"));
 }
 
+static void on_caught_up(struct gen_server *gs)
+{
+    (void)gs;
+    note("caught up", slice_of("j"));
+}
+
 static void on_terminated(void *ctx, struct slice reason)
 {
     ck_assert_ptr_eq(ctx, &world);
@@ -76,7 +82,8 @@ static void set_up(void)
                                                           .cast = on_cast,
                                                           .info = on_info,
                                                           .put_state = put_state,
-                                                          .suspended = on_suspended};
+                                                          .suspended = on_suspended,
+                                                          .caught_up = on_caught_up};
 
     node_world_start(&world);
     ck_assert_int_eq(gen_server_start(&server, world.node, "server", &callbacks), 0);
@@ -154,11 +161,21 @@ START_TEST(what_arrives_while_it_is_suspended_waits)
     say("{'$gen_cast',d}");
     ck_seen("");
     node_world_turn(&world);
-    ck_seen("cast a;call b;info c;cast d;");
+    ck_seen("cast a;call b;info c;cast d;caught up _;");
     ck_told(&world, "{tag, b}");
     ck_assert_uint_eq(server.deferred_bytes, 0);
     say("e");
     ck_seen("info e;");
+}
+END_TEST
+
+START_TEST(without_anything_that_waits_it_has_caught_up_at_once)
+{
+    gen_server_suspend(&server, true);
+    gen_server_suspend(&server, true);
+    gen_server_suspend(&server, false);
+    gen_server_suspend(&server, false);
+    ck_seen("suspended _;resumed _;caught up _;");
 }
 END_TEST
 
@@ -177,7 +194,7 @@ START_TEST(what_waited_may_suspend_it_again)
     say("{system,{~p,tag},resume}");
     ck_told(&world, "{tag, ok}");
     node_world_turn(&world);
-    ck_seen("resumed _;cast a;");
+    ck_seen("resumed _;cast a;caught up _;");
 }
 END_TEST
 
@@ -214,7 +231,7 @@ START_TEST(who_has_the_most_waiting_is_cut_off)
     seen[0] = '\0';
     gen_server_suspend(&server, false);
     node_world_turn(&world);
-    ck_seen("resumed _;cast b;");
+    ck_seen("resumed _;cast b;caught up _;");
     buffer_free(&large);
     free((void *)part.data);
 }
@@ -267,6 +284,7 @@ Suite *suite_gen_server(void)
     tcase_add_test(tc, each_message_reaches_its_callback);
     tcase_add_test(tc, what_is_no_request_is_a_message);
     tcase_add_test(tc, what_arrives_while_it_is_suspended_waits);
+    tcase_add_test(tc, without_anything_that_waits_it_has_caught_up_at_once);
     tcase_add_test(tc, what_waited_may_suspend_it_again);
     tcase_add_test(tc, what_waited_may_end_it);
     tcase_add_test(tc, who_has_the_most_waiting_is_cut_off);
