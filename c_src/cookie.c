@@ -25,7 +25,7 @@ struct failure {
     size_t size;
 };
 
-__attribute__((format(printf, 4, 5))) static int fail(const struct failure *failure, int status,
+__attribute__((format(printf, 4, 5))) static int fail(const struct failure *failure, int error,
                                                       const char *path, const char *format, ...)
 {
     char reason[160];
@@ -37,7 +37,7 @@ __attribute__((format(printf, 4, 5))) static int fail(const struct failure *fail
     va_end(arguments);
     log_escape(shown, sizeof shown, path);
     snprintf(failure->text, failure->size, "cookie: %s %s", shown, reason);
-    return status;
+    return error;
 }
 
 /* Copies the cookie at the beginning of `text` to `cookie`; `source` is for the error. */
@@ -118,22 +118,22 @@ static int read_cookie(char cookie[static COOKIE_SIZE], const char *path, bool w
     if (fd < 0)
         return fail(failure, -errno, path, "can't be opened: %s", strerror(errno));
 
-    int status = check_file(fd, path, was_named, failure);
-    if (status == 0) {
+    int error = check_file(fd, path, was_named, failure);
+    if (error == 0) {
         ssize_t len = read_all(fd, text, sizeof text);
 
         if (len < 0)
-            status = fail(failure, (int)len, path, "can't be read: %s", strerror((int)-len));
+            error = fail(failure, (int)len, path, "can't be read: %s", strerror((int)-len));
         else if ((size_t)len == sizeof text - 1 || memchr(text, 0, (size_t)len) != NULL)
-            status = fail(failure, -EINVAL, path, "is no cookie file");
+            error = fail(failure, -EINVAL, path, "is no cookie file");
         else {
             text[len] = 0;
-            status = parse_cookie(cookie, text, path, failure);
+            error = parse_cookie(cookie, text, path, failure);
         }
         OPENSSL_cleanse(text, sizeof text);
     }
     close(fd);
-    return status;
+    return error;
 }
 
 /* Fills `letters` with random capital letters and an ending 0. */
@@ -160,7 +160,7 @@ static int make_cookie_file(const char *path, const struct failure *failure)
 {
     char temporary[PATH_MAX];
     char letters[MADE_LENGTH + 1];
-    int status = 0;
+    int error = 0;
 
     if ((size_t)snprintf(temporary, sizeof temporary, "%s.XXXXXX", path) >= sizeof temporary)
         return fail(failure, -ENAMETOOLONG, path, "can't be made: the path is too long");
@@ -168,18 +168,18 @@ static int make_cookie_file(const char *path, const struct failure *failure)
         return fail(failure, -EIO, path, "can't be made: no random bytes");
     int fd = mkostemp(temporary, O_CLOEXEC);
     if (fd < 0) {
-        status = fail(failure, -errno, path, "can't be made: %s", strerror(errno));
+        error = fail(failure, -errno, path, "can't be made: %s", strerror(errno));
         goto cleanse;
     }
     errno = EIO; /* for a write that is cut short */
     if (write(fd, letters, MADE_LENGTH) != MADE_LENGTH || fchmod(fd, S_IRUSR) != 0 ||
         link(temporary, path) != 0)
-        status = fail(failure, -errno, path, "can't be made: %s", strerror(errno));
+        error = fail(failure, -errno, path, "can't be made: %s", strerror(errno));
     close(fd);
     unlink(temporary);
 cleanse:
     OPENSSL_cleanse(letters, sizeof letters);
-    return status;
+    return error;
 }
 
 /* Puts `directory`/`rest` into `path`. */
@@ -197,40 +197,39 @@ static int load_user_cookie(char cookie[static COOKIE_SIZE], const struct failur
     char home[PATH_MAX], path[PATH_MAX], xdg_path[PATH_MAX];
     size_t home_size = sizeof home;
     const char *xdg = getenv("XDG_CONFIG_HOME");
-    int status = uv_os_homedir(home, &home_size);
+    int error = uv_os_homedir(home, &home_size);
 
-    if (status != 0)
-        return fail(failure, status, "~/.erlang.cookie", "can't be found: no home directory");
-    status = join(path, home, ".erlang.cookie", failure);
-    if (status == 0)
-        status = xdg != NULL && xdg[0] != 0
-                     ? join(xdg_path, xdg, "erlang/.erlang.cookie", failure)
-                     : join(xdg_path, home, ".config/erlang/.erlang.cookie", failure);
-    if (status != 0)
-        return status;
+    if (error != 0)
+        return fail(failure, error, "~/.erlang.cookie", "can't be found: no home directory");
+    error = join(path, home, ".erlang.cookie", failure);
+    if (error == 0)
+        error = xdg && xdg[0] != 0 ? join(xdg_path, xdg, "erlang/.erlang.cookie", failure)
+                                   : join(xdg_path, home, ".config/erlang/.erlang.cookie", failure);
+    if (error != 0)
+        return error;
 
-    status = read_cookie(cookie, path, false, failure);
+    error = read_cookie(cookie, path, false, failure);
     /* Without this the file made below would change the cookie of the user's Erlang nodes. */
-    if (status == -ENOENT)
-        status = read_cookie(cookie, xdg_path, false, failure);
-    if (status != -ENOENT)
-        return status;
-    status = make_cookie_file(path, failure);
-    if (status != 0 && status != -EEXIST)
-        return status;
-    status = read_cookie(cookie, path, false, failure);
-    return status == -ENOENT ? fail(failure, status, path, "was made and is gone") : status;
+    if (error == -ENOENT)
+        error = read_cookie(cookie, xdg_path, false, failure);
+    if (error != -ENOENT)
+        return error;
+    error = make_cookie_file(path, failure);
+    if (error != 0 && error != -EEXIST)
+        return error;
+    error = read_cookie(cookie, path, false, failure);
+    return error == -ENOENT ? fail(failure, error, path, "was made and is gone") : error;
 }
 
 /* Neither a program started from here nor /proc/PID/environ is to show it. */
 static int take_from_environment(char cookie[static COOKIE_SIZE], char *value,
                                  const struct failure *failure)
 {
-    int status = parse_cookie(cookie, value, VARIABLE, failure);
+    int error = parse_cookie(cookie, value, VARIABLE, failure);
 
     OPENSSL_cleanse(value, strlen(value));
     unsetenv(VARIABLE);
-    return status;
+    return error;
 }
 
 int cookie_load(char cookie[static COOKIE_SIZE], const char *cookie_file, char *error,
@@ -239,10 +238,10 @@ int cookie_load(char cookie[static COOKIE_SIZE], const char *cookie_file, char *
     const struct failure failure = {error, error_size};
     char *from_environment = getenv(VARIABLE);
 
-    if (from_environment != NULL)
+    if (from_environment)
         return take_from_environment(cookie, from_environment, &failure);
-    if (cookie_file == NULL)
+    if (!cookie_file)
         return load_user_cookie(cookie, &failure);
-    int status = read_cookie(cookie, cookie_file, true, &failure);
-    return status == -ENOENT ? fail(&failure, status, cookie_file, "does not exist") : status;
+    int result = read_cookie(cookie, cookie_file, true, &failure);
+    return result == -ENOENT ? fail(&failure, result, cookie_file, "does not exist") : result;
 }

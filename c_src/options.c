@@ -14,7 +14,7 @@
 #define DEFAULT_ALIVE_NAME "macula_nat"
 #define HOST_SIZE          256
 
-_Static_assert(sizeof(enum nat_rules) == sizeof(int), "take_choice() stores an int");
+_Static_assert(sizeof(enum nat_rules) == sizeof(int), "read_choice() stores an int");
 
 /* What is known while the command line is read and no longer needed afterwards. */
 struct parse {
@@ -32,7 +32,7 @@ struct row {
     const char *name;
     const char *argument; /* NULL: a switch */
     /* Takes the value; returns as options_parse(). */
-    int (*take)(struct parse *p, const struct row *row, const char *value);
+    int (*read)(struct parse *p, const struct row *row, const char *value);
     const char *help;
     size_t offset;     /* of a text in struct parse, of anything else in struct options */
     uint32_t min, max; /* of a number or choice */
@@ -68,7 +68,7 @@ static struct shown shown(const char *argument)
     return s;
 }
 
-static int take_text(struct parse *p, const struct row *row, const char *value)
+static int read_text(struct parse *p, const struct row *row, const char *value)
 {
     memcpy((char *)p + row->offset, &value, sizeof value);
     return 0;
@@ -88,7 +88,7 @@ static int parse_number(const char *text, uint32_t min, uint32_t max, uint32_t *
     return 0;
 }
 
-static int take_connect(struct parse *p, const struct row *row, const char *value)
+static int read_connect(struct parse *p, const struct row *row, const char *value)
 {
     struct options *o = p->o;
     size_t len = strcspn(value, "=");
@@ -102,13 +102,13 @@ static int take_connect(struct parse *p, const struct row *row, const char *valu
     if (o->connect_count == OPTIONS_CONNECT_MAX)
         return fail(p, "%s may be given for at most %d nodes", row->name, OPTIONS_CONNECT_MAX);
     o->connect[o->connect_count] = strndup(value, len);
-    if (o->connect[o->connect_count] == NULL)
+    if (!o->connect[o->connect_count])
         return fail_without_memory(p);
     o->connect_port[o->connect_count++] = (uint16_t)port;
     return 0;
 }
 
-static int take_number(struct parse *p, const struct row *row, const char *value)
+static int read_number(struct parse *p, const struct row *row, const char *value)
 {
     uint32_t number;
 
@@ -146,7 +146,7 @@ static const char *rules_choice(int value)
     return nat_rules_name((enum nat_rules)value);
 }
 
-static int take_choice(struct parse *p, const struct row *row, const char *value)
+static int read_choice(struct parse *p, const struct row *row, const char *value)
 {
     for (int choice = (int)row->min; choice <= (int)row->max; choice++)
         if (strcmp(value, row->choice(choice)) == 0) {
@@ -156,7 +156,7 @@ static int take_choice(struct parse *p, const struct row *row, const char *value
     return fail(p, "%s must be %s, not '%s'", row->name, choices_of(row).text, shown(value).text);
 }
 
-static int take_compatibility(struct parse *p, const struct row *row, const char *value)
+static int read_compatibility(struct parse *p, const struct row *row, const char *value)
 {
     if (strcmp(value, COORDINATOR_COMPATIBLE) != 0)
         return fail(p, "%s must be %s, not '%s'", row->name, COORDINATOR_COMPATIBLE,
@@ -165,7 +165,7 @@ static int take_compatibility(struct parse *p, const struct row *row, const char
     return 0;
 }
 
-static int take_switch(struct parse *p, const struct row *row, const char *value)
+static int read_switch(struct parse *p, const struct row *row, const char *value)
 {
     bool on = true;
 
@@ -174,13 +174,13 @@ static int take_switch(struct parse *p, const struct row *row, const char *value
     return 0;
 }
 
-static int take_help(struct parse *p, const struct row *row, const char *value)
+static int read_help(struct parse *p, const struct row *row, const char *value)
 {
     (void)p, (void)row, (void)value;
     return OPTIONS_ASKED_HELP;
 }
 
-static int take_version(struct parse *p, const struct row *row, const char *value)
+static int read_version(struct parse *p, const struct row *row, const char *value)
 {
     (void)p, (void)row, (void)value;
     return OPTIONS_ASKED_VERSION;
@@ -191,47 +191,47 @@ static int take_version(struct parse *p, const struct row *row, const char *valu
 
 /* clang-format off */
 static const struct row rows[] = {
-    {"--sname", "NAME", take_text,
+    {"--sname", "NAME", read_text,
      "short node name, NAME or NAME@HOST (default " DEFAULT_ALIVE_NAME ")",
      offsetof(struct parse, sname), 0, 0, NULL},
-    {"--name", "NAME@HOST", take_text, "long node name; HOST is a domain name or an address",
+    {"--name", "NAME@HOST", read_text, "long node name; HOST is a domain name or an address",
      offsetof(struct parse, name), 0, 0, NULL},
-    {"--cookie-file", "FILE", take_text,
+    {"--cookie-file", "FILE", read_text,
      "where the cookie is (default ~/.erlang.cookie; MACULA_NAT_COOKIE comes first)",
      offsetof(struct parse, cookie_file), 0, 0, NULL},
-    {"--listen", "ADDR", take_text, "IPv4 or IPv6 address to listen on (default all interfaces)",
+    {"--listen", "ADDR", read_text, "IPv4 or IPv6 address to listen on (default all interfaces)",
      offsetof(struct parse, listen), 0, 0, NULL},
-    {"--port", "N", take_number, "port to listen on, 0 for any", OPTION(port), 0, 65535, NULL},
-    {"--connect", "NODE[=PORT]", take_connect,
+    {"--port", "N", read_number, "port to listen on, 0 for any", OPTION(port), 0, 65535, NULL},
+    {"--connect", "NODE[=PORT]", read_connect,
      "node to stay connected to (without PORT its EPMD is asked); may be repeated", 0, 0, 0, NULL},
-    {"--no-epmd", NULL, take_switch,
+    {"--no-epmd", NULL, read_switch,
      "publish no name: others reach the node by its port, or it connects to them",
      OPTION(no_epmd), 0, 0, NULL},
-    {"--punch-timeout-ms", "N", take_number, "wait for the result of a punch attempt",
+    {"--punch-timeout-ms", "N", read_number, "wait for the result of a punch attempt",
      COORDINATOR(nat.punch_timeout_ms), 1, 3600000, NULL},
-    {"--max-punch-attempts", "N", take_number, "retries after the first attempt",
+    {"--max-punch-attempts", "N", read_number, "retries after the first attempt",
      COORDINATOR(nat.max_punch_attempts), 0, 1000, NULL},
-    {"--coordination-delay-ms", "N", take_number, "from telling the peers to the punch",
+    {"--coordination-delay-ms", "N", read_number, "from telling the peers to the punch",
      COORDINATOR(nat.coordination_delay_ms), 0, 60000, NULL},
-    {"--lookup-timeout-ms", "N", take_number, "wait for a profile before it counts as unknown",
+    {"--lookup-timeout-ms", "N", read_number, "wait for a profile before it counts as unknown",
      COORDINATOR(lookup_timeout_ms), 1, 60000, NULL},
-    {"--profile-cache-ttl-ms", "N", take_number, "keep a profile that was looked up, 0 for never",
+    {"--profile-cache-ttl-ms", "N", read_number, "keep a profile that was looked up, 0 for never",
      COORDINATOR(profile_cache_ttl_ms), 0, 3600000, NULL},
-    {"--session-ttl-s", "N", take_number, "age at which a session is dropped",
+    {"--session-ttl-s", "N", read_number, "age at which a session is dropped",
      COORDINATOR(nat.session_ttl_s), 1, 86400, NULL},
-    {"--max-sessions", "N", take_number, "live sessions kept",
+    {"--max-sessions", "N", read_number, "live sessions kept",
      COORDINATOR(nat.max_sessions), 1, 10000000, NULL},
-    {"--strategy-rules", "RULES", take_choice, "rules that choose the strategy",
+    {"--strategy-rules", "RULES", read_choice, "rules that choose the strategy",
      COORDINATOR(nat.rules), 0, NAT_RULE_SETS - 1, rules_choice},
-    {"--compatibility", "RELEASE", take_compatibility,
+    {"--compatibility", "RELEASE", read_compatibility,
      "answer as the module of " COORDINATOR_COMPATIBLE " did: its rules, and nothing read from the DHT",
      0, 0, 0, NULL},
-    {"--log-level", "LEVEL", take_choice, "least level that is logged",
+    {"--log-level", "LEVEL", read_choice, "least level that is logged",
      OPTION(log_level), LOG_ERR, LOG_DEBUG, log_level_name},
-    {"--exit-on-stdin-eof", NULL, take_switch, "shut down when stdin is closed",
+    {"--exit-on-stdin-eof", NULL, read_switch, "shut down when stdin is closed",
      OPTION(exit_on_stdin_eof), 0, 0, NULL},
-    {"--help", NULL, take_help, "print this text and exit", 0, 0, 0, NULL},
-    {"--version", NULL, take_version, "print the version and exit", 0, 0, 0, NULL},
+    {"--help", NULL, read_help, "print this text and exit", 0, 0, 0, NULL},
+    {"--version", NULL, read_version, "print the version and exit", 0, 0, 0, NULL},
 };
 /* clang-format on */
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
@@ -249,10 +249,10 @@ static void print_values(FILE *out, const struct row *row, const struct options 
 {
     uint32_t value;
 
-    if (row->take != take_number && row->take != take_choice)
+    if (row->read != read_number && row->read != read_choice)
         return;
     memcpy(&value, (const char *)defaults + row->offset, sizeof value);
-    if (row->take == take_choice)
+    if (row->read == read_choice)
         fprintf(out, " (%s; default %s)", choices_of(row).text, row->choice((int)value));
     else
         fprintf(out, " (%u to %u, default %u)", row->min, row->max, value);
@@ -283,7 +283,7 @@ void options_print_help(FILE *out)
           "between them, a switch is true or false, and an empty variable counts as none. The "
           "command line\n"
           "wins. EPMD is found with ERL_EPMD_PORT and ERL_EPMD_ADDRESS.\n"
-          "Exit status: 0 shut down, 1 ended by another process, 64 wrong usage, 69 name or "
+          "Exit error: 0 shut down, 1 ended by another process, 64 wrong usage, 69 name or "
           "port taken\n"
           "or no EPMD, 71 no memory or file descriptors, 77 no usable cookie.\n",
           out);
@@ -318,10 +318,10 @@ static int check_node_name(struct parse *p, const char *option, const char *name
     for (const char *s = *host; *s != 0; s++)
         if (*s <= ' ' || *s > '~' || *s == '@')
             return fail(p, "%s: '%s' has a wrong character in its host", option, shown(name).text);
-    if (!is_long && strchr(*host, '.') != NULL)
+    if (!is_long && strchr(*host, '.'))
         return fail(p, "%s: '%s' has a dot in its host, which needs long names (--name)", option,
                     shown(name).text);
-    if (is_long && strchr(*host, '.') == NULL && inet_pton(AF_INET6, *host, address) != 1)
+    if (is_long && !strchr(*host, '.') && inet_pton(AF_INET6, *host, address) != 1)
         return fail(p, "%s: '%s' has no dot in its host, which long names (--name) need", option,
                     shown(name).text);
     return 0;
@@ -331,18 +331,18 @@ static int check_node_name(struct parse *p, const char *option, const char *name
 static int complete_node_name(struct parse *p)
 {
     struct options *o = p->o;
-    const char *option = p->name != NULL ? "--name" : "--sname";
-    const char *name = p->name != NULL ? p->name : p->sname != NULL ? p->sname : DEFAULT_ALIVE_NAME;
+    const char *option = p->name ? "--name" : "--sname";
+    const char *name = p->name ? p->name : p->sname ? p->sname : DEFAULT_ALIVE_NAME;
     char machine[HOST_SIZE] = "";
     const char *host;
 
-    if (p->name != NULL && p->sname != NULL)
+    if (p->name && p->sname)
         return fail(p, "--sname and --name are given: a node has one of them");
-    o->long_names = p->name != NULL;
-    int status = check_node_name(p, option, name, o->long_names, &host);
-    if (status != 0)
-        return status;
-    if (host != NULL) {
+    o->long_names = p->name;
+    int error = check_node_name(p, option, name, o->long_names, &host);
+    if (error != 0)
+        return error;
+    if (host) {
         snprintf(o->node_name, sizeof o->node_name, "%s", name);
         return 0;
     }
@@ -350,7 +350,7 @@ static int complete_node_name(struct parse *p)
         return fail(p, "%s: this machine has no host name: give NAME@HOST", option);
     if (!o->long_names)
         machine[strcspn(machine, ".")] = 0;
-    else if (strchr(machine, '.') == NULL)
+    else if (!strchr(machine, '.'))
         return fail(p, "--name: this machine's host name has no domain: give NAME@HOST");
     if (strlen(name) + 1 + strlen(machine) >= sizeof o->node_name)
         return fail(p, "%s: a node name has at most %d characters with its host", option,
@@ -368,11 +368,11 @@ static int check_connect(struct parse *p)
 
     for (size_t i = 0; i < o->connect_count; i++) {
         const char *name = o->connect[i];
-        int status = check_node_name(p, "--connect", name, o->long_names, &host);
+        int error = check_node_name(p, "--connect", name, o->long_names, &host);
 
-        if (status != 0)
-            return status;
-        if (host == NULL)
+        if (error != 0)
+            return error;
+        if (!host)
             return fail(p, "--connect: '%s' needs a host: NAME@HOST", shown(name).text);
         if (strcmp(name, o->node_name) == 0)
             return fail(p, "--connect: '%s' is this node itself", shown(name).text);
@@ -385,7 +385,7 @@ static int complete_listen(struct parse *p)
     struct options *o = p->o;
     int port = (int)o->port;
 
-    if (p->listen == NULL)
+    if (!p->listen)
         return 0;
     if (uv_ip4_addr(p->listen, port, (struct sockaddr_in *)&o->listen) != 0 &&
         uv_ip6_addr(p->listen, port, (struct sockaddr_in6 *)&o->listen) != 0)
@@ -413,22 +413,22 @@ static int parse_argument(struct parse *p, int argc, char **argv, int *i)
     const char *argument = argv[*i];
     const struct row *row = find_row(argument, strcspn(argument, "="));
     const char *equals = strchr(argument, '=');
-    const char *value = equals != NULL ? equals + 1 : NULL;
+    const char *value = equals ? equals + 1 : NULL;
 
-    if (row == NULL)
+    if (!row)
         return fail(p, argument[0] == '-' ? "unknown option '%s'" : "unexpected argument '%s'",
                     shown(argument).text);
-    if (row->argument == NULL && value != NULL)
+    if (!row->argument && value)
         return fail(p, "%s takes no value", row->name);
-    if (row->argument != NULL && value == NULL) {
+    if (row->argument && !value) {
         /* A forgotten value must not swallow the next option; one like that can follow a '='. */
         if (*i + 1 < argc && strncmp(argv[*i + 1], "--", 2) != 0)
             value = argv[++*i];
     }
-    if (row->argument != NULL && (value == NULL || value[0] == 0))
+    if (row->argument && (!value || value[0] == 0))
         return fail(p, "%s needs a value: %s", row->name, row->argument);
     p->given |= bit_of(row->name);
-    return row->take(p, row, value);
+    return row->read(p, row, value);
 }
 
 /* --- the environment --- */
@@ -444,54 +444,54 @@ static void name_variable(char variable[static VARIABLE_SIZE], const char *optio
         *s = (char)(*s == '-' ? '_' : *s >= 'a' && *s <= 'z' ? *s - 'a' + 'A' : *s);
 }
 
-static int take_list(struct parse *p, const struct row *row, const char *value)
+static int read_list(struct parse *p, const struct row *row, const char *value)
 {
     char *text = strdup(value), *rest = text;
-    int status = 0;
+    int error = 0;
 
-    if (text == NULL)
+    if (!text)
         return fail_without_memory(p);
-    for (char *name; status == 0 && (name = strsep(&rest, ",")) != NULL;)
-        status = name[0] != 0 ? row->take(p, row, name)
-                              : fail(p, "%s has a comma with no name beside it", row->name);
+    for (char *name; error == 0 && (name = strsep(&rest, ",")) != NULL;)
+        error = name[0] != 0 ? row->read(p, row, name)
+                             : fail(p, "%s has a comma with no name beside it", row->name);
     free(text);
-    return status;
+    return error;
 }
 
-static int take_variable(struct parse *p, const struct row *row)
+static int read_variable(struct parse *p, const struct row *row)
 {
     char variable[VARIABLE_SIZE];
 
-    if (row->take == take_help || row->take == take_version)
+    if (row->read == read_help || row->read == read_version)
         return 0;
     name_variable(variable, row->name);
     const char *value = getenv(variable);
-    if (value == NULL || value[0] == 0)
+    if (!value || value[0] == 0)
         return 0;
     p->given |= bit_of(row->name);
     struct row named = *row;
     named.name = variable; /* in what is said of it */
-    if (row->take == take_connect)
-        return take_list(p, &named, value);
-    if (row->argument != NULL)
-        return row->take(p, &named, value);
+    if (row->read == read_connect)
+        return read_list(p, &named, value);
+    if (row->argument)
+        return row->read(p, &named, value);
     if (strcmp(value, "true") != 0 && strcmp(value, "false") != 0)
         return fail(p, "%s must be true or false, not '%s'", variable, shown(value).text);
-    return strcmp(value, "true") == 0 ? row->take(p, &named, value) : 0;
+    return strcmp(value, "true") == 0 ? row->read(p, &named, value) : 0;
 }
 
 /* What the command line has not said. */
 static int parse_environment(struct parse *p)
 {
     const uint64_t names = bit_of("--sname") | bit_of("--name");
-    int status = 0;
+    int error = 0;
 
     if (p->given & names)
         p->given |= names;
-    for (size_t i = 0; i < ROW_COUNT && status == 0; i++)
+    for (size_t i = 0; i < ROW_COUNT && error == 0; i++)
         if (!(p->given & UINT64_C(1) << i))
-            status = take_variable(p, &rows[i]);
-    return status;
+            error = read_variable(p, &rows[i]);
+    return error;
 }
 
 /* The old rules come with --compatibility, unless others are asked for beside it or where it counts
@@ -507,31 +507,31 @@ static void settle_rules(struct parse *p)
 int options_parse(struct options *o, int argc, char **argv, char *error, size_t error_size)
 {
     struct parse p = {.o = o, .error = error, .error_size = error_size};
-    int status = 0;
+    int error = 0;
 
     set_defaults(o);
     o->connect = calloc(OPTIONS_CONNECT_MAX, sizeof *o->connect);
-    if (o->connect == NULL)
+    if (!o->connect)
         return fail_without_memory(&p);
 
-    for (int i = 1; i < argc && status == 0; i++)
-        status = parse_argument(&p, argc, argv, &i);
+    for (int i = 1; i < argc && error == 0; i++)
+        error = parse_argument(&p, argc, argv, &i);
     settle_rules(&p);
-    if (status == 0)
-        status = parse_environment(&p);
+    if (error == 0)
+        error = parse_environment(&p);
     settle_rules(&p);
     o->cookie_file = p.cookie_file;
-    if (status == 0)
-        status = complete_node_name(&p);
-    if (status == 0)
-        status = check_connect(&p);
-    if (status == 0)
-        status = complete_listen(&p);
+    if (error == 0)
+        error = complete_node_name(&p);
+    if (error == 0)
+        error = check_connect(&p);
+    if (error == 0)
+        error = complete_listen(&p);
     o->coordinator.preferred_nodes = o->connect;
     o->coordinator.preferred_count = o->connect_count;
-    if (status != 0)
+    if (error != 0)
         options_free(o);
-    return status;
+    return error;
 }
 
 void options_free(struct options *o)

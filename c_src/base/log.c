@@ -138,7 +138,7 @@ static void suppress(struct suppressed *s, const char *about)
     char cut[ABOUT_SIZE];
 
     s->count++;
-    if (about == NULL || s->about_count == ABOUT_MAX)
+    if (!about || s->about_count == ABOUT_MAX)
         return;
     snprintf(cut, sizeof cut, "%s", about);
     for (unsigned i = 0; i < s->about_count; i++)
@@ -177,7 +177,7 @@ static void emit(int level, const char *text, const struct suppressed *suppresse
         if (line_out_write(&destination, line, len))
             dropped = 0;
     }
-    if (suppressed != NULL && suppressed->count > 0) {
+    if (suppressed && suppressed->count > 0) {
         char told[sizeof ending];
 
         format_about(about, suppressed);
@@ -216,7 +216,7 @@ static void tell_surplus(void)
 /* Forgets the pairs whose second is over, and says how many of their lines were suppressed. */
 static void expire(uint64_t now_ms)
 {
-    while (pairs != NULL && now_ms - pairs->since_ms >= WINDOW_MS) {
+    while (pairs && now_ms - pairs->since_ms >= WINDOW_MS) {
         struct pair *pair = pairs;
 
         if (pair->suppressed.count > 0) {
@@ -258,16 +258,16 @@ static bool admit(uint64_t now_ms, int level, const char *kind, const char *peer
     key.peer_at = put_part(key.text, KIND_SIZE, kind);
     key.len = key.peer_at + put_part(key.text + key.peer_at, PEER_SIZE, peer);
     HASH_FIND(hh, pairs, key.text, key.len, pair);
-    if (pair != NULL && now_ms - pair->since_ms < WINDOW_MS) {
+    if (pair && now_ms - pair->since_ms < WINDOW_MS) {
         suppress(&pair->suppressed, about);
         return false;
     }
-    if (pair != NULL) {
+    if (pair) {
         *suppressed = pair->suppressed;
         forget(pair);
     }
     expire(now_ms);
-    if (free_pairs == NULL) {
+    if (!free_pairs) {
         if (surplus.suppressed++ == 0)
             surplus.since_ms = now_ms;
         return false;
@@ -276,7 +276,7 @@ static bool admit(uint64_t now_ms, int level, const char *kind, const char *peer
     free_pairs = pair->next_free;
     *pair = (struct pair){.key = key, .level = level, .since_ms = now_ms};
     HASH_ADD_KEYPTR(hh, pairs, pair->key.text, pair->key.len, pair);
-    if (pair->hh.tbl != NULL)
+    if (pair->hh.tbl)
         return true;
     /* Without memory no line of its kind could be suppressed: it counts as one of too many peers.
      */
@@ -295,7 +295,7 @@ __attribute__((format(printf, 6, 0))) static void log_at(uint64_t now_ms, int le
     char text[LOG_LINE_MAX];
     struct suppressed suppressed = {.count = 0};
 
-    if (peer == NULL)
+    if (!peer)
         expire(now_ms);
     else if (!admit(now_ms, level, kind, peer, about, &suppressed))
         return;
@@ -353,7 +353,7 @@ bool log_writes(int level)
 
 void log_init(int level, int fd)
 {
-    if (free_pairs == NULL && pairs == NULL) {
+    if (!free_pairs && !pairs) {
         for (size_t i = 0; i < LOG_PAIRS_MAX; i++) {
             pool[i].next_free = free_pairs;
             free_pairs = &pool[i];
@@ -366,7 +366,7 @@ void log_init(int level, int fd)
 
 void log_free(void)
 {
-    while (pairs != NULL)
+    while (pairs)
         expire(pairs->since_ms + WINDOW_MS);
     tell_surplus();
     line_out_close(&destination);

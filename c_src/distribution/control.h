@@ -41,7 +41,7 @@ struct control_end {
 
 static inline bool control_end_is_name(const struct control_end *end)
 {
-    return end->name.data != NULL;
+    return end->name.data;
 }
 
 struct control {

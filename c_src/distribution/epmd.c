@@ -202,10 +202,10 @@ static int daemon_start(struct epmd *epmd)
     if (!epmd->daemon)
         return -ENOMEM;
     epmd->daemon->data = epmd;
-    int rc = uv_spawn(epmd->loop, epmd->daemon, &options);
-    if (rc < 0)
+    int error = uv_spawn(epmd->loop, epmd->daemon, &options);
+    if (error < 0)
         daemon_close(epmd);
-    return rc;
+    return error;
 }
 
 static void retry_on_timer(uv_timer_t *timer)
@@ -243,10 +243,10 @@ static void publish_not_yet(struct epmd *epmd, int status)
         return;
     }
     if (status == -ECONNREFUSED && !epmd->daemon_started) {
-        int rc = daemon_start(epmd);
-        if (rc < 0) {
+        int error = daemon_start(epmd);
+        if (error < 0) {
             report(epmd, EPMD_FAILED, status, "EPMD does not answer and cannot be started: %s",
-                   uv_strerror(rc));
+                   uv_strerror(error));
             return;
         }
     }
@@ -288,11 +288,11 @@ static void publish_on_read(struct epmd_exchange *ex)
 {
     struct epmd *epmd = ex->epmd;
     uint32_t creation;
-    int rc = epmd_parse_alive2_response(ex->answer, ex->answer_len, &creation);
+    int parsed = epmd_parse_alive2_response(ex->answer, ex->answer_len, &creation);
 
-    if (rc < 0)
-        exchange_end(ex, rc);
-    if (rc <= 0)
+    if (parsed < 0)
+        exchange_end(ex, parsed);
+    if (parsed <= 0)
         return;
     ex->is_answered = true;
     uv_timer_stop(&ex->timer);
@@ -322,9 +322,9 @@ static void publish_try(struct epmd *epmd, uint64_t timeout_ms)
     ex->on_read = publish_on_read;
     ex->on_end = publish_on_end;
     uv_ip4_addr("127.0.0.1", epmd->epmd_port, &ex->address);
-    int rc = exchange_connect(ex);
-    if (rc < 0)
-        exchange_end(ex, rc);
+    int error = exchange_connect(ex);
+    if (error < 0)
+        exchange_end(ex, error);
 }
 
 static void lookup_finish(struct epmd_exchange *ex, int status, uint16_t highest)
@@ -344,11 +344,11 @@ static void lookup_on_end(struct epmd_exchange *ex, int status)
 static void lookup_on_read(struct epmd_exchange *ex)
 {
     uint16_t port, highest;
-    int rc = epmd_parse_port2_response(ex->answer, ex->answer_len, &port, &highest);
+    int parsed = epmd_parse_port2_response(ex->answer, ex->answer_len, &port, &highest);
 
-    if (rc < 0)
-        exchange_end(ex, rc);
-    if (rc <= 0)
+    if (parsed < 0)
+        exchange_end(ex, parsed);
+    if (parsed <= 0)
         return;
     ex->address.sin_port = htons(port);
     exchange_close(ex);
@@ -366,9 +366,9 @@ static void lookup_connect(struct epmd_exchange *ex)
         return;
     }
     ex->address.sin_port = htons(ex->epmd->epmd_port);
-    int rc = exchange_connect(ex);
-    if (rc < 0)
-        exchange_end(ex, rc);
+    int error = exchange_connect(ex);
+    if (error < 0)
+        exchange_end(ex, error);
 }
 
 static void lookup_resolver_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
@@ -411,10 +411,10 @@ static int lookup_resolve(struct epmd_exchange *ex, const char *host)
     ex->resolver.data = ex;
     ex->is_resolving = true;
     ex->holds++;
-    int rc = uv_pipe_open(&ex->resolver, fd);
-    if (rc < 0) {
+    int error = uv_pipe_open(&ex->resolver, fd);
+    if (error < 0) {
         close(fd);
-        return rc;
+        return error;
     }
     return uv_read_start((uv_stream_t *)&ex->resolver, lookup_resolver_alloc, lookup_on_resolved);
 }
@@ -437,16 +437,16 @@ int epmd_lookup(struct epmd *epmd, const char *name, const char *host, uint16_t 
     ex->on_end = lookup_on_end;
     ex->cb = cb;
     ex->ctx = ctx;
-    int rc;
+    int error;
     /* With a known port there is nobody to ask: the resolver then answers for an address, too, so
      * that `cb` is never called from within this function. */
     if (port == 0 && uv_ip4_addr(host, epmd->epmd_port, &ex->address) == 0)
-        rc = exchange_connect(ex);
+        error = exchange_connect(ex);
     else
-        rc = lookup_resolve(ex, host);
-    if (rc < 0) {
+        error = lookup_resolve(ex, host);
+    if (error < 0) {
         exchange_close(ex);
-        return rc;
+        return error;
     }
     DL_APPEND(epmd->lookups, ex);
     return 0;
@@ -474,9 +474,9 @@ int epmd_init(struct epmd *epmd, uv_loop_t *loop, epmd_event_cb on_event, void *
     epmd->on_event = on_event;
     epmd->ctx = ctx;
     epmd->delay = RETRY_MS;
-    int rc = read_port(&epmd->epmd_port);
-    if (rc < 0)
-        return rc;
+    int error = read_port(&epmd->epmd_port);
+    if (error < 0)
+        return error;
     epmd->retry = calloc(1, sizeof *epmd->retry);
     if (!epmd->retry)
         return -ENOMEM;
@@ -500,10 +500,10 @@ int epmd_publish(struct epmd *epmd, const char *name, uint16_t port)
 int epmd_do_without(struct epmd *epmd)
 {
     uint32_t random;
-    int rc = uv_random(NULL, NULL, &random, sizeof random, 0, NULL);
+    int error = uv_random(NULL, NULL, &random, sizeof random, 0, NULL);
 
-    if (rc < 0)
-        return rc;
+    if (error < 0)
+        return error;
     /* 0 to 3 are creations of old nodes. */
     epmd->creation = random | 4;
     epmd->is_unused = true;

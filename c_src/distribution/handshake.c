@@ -63,7 +63,7 @@ __attribute__((format(printf, 3, 4))) static int fail(struct handshake *hs, int 
     return error;
 }
 
-/* Take `size` bytes; NULL if there are not as many. */
+/* Reads `size` bytes; NULL if there are not as many. */
 static const uint8_t *read_bytes(struct reader *r, size_t size)
 {
     const uint8_t *bytes = r->at;
@@ -219,10 +219,10 @@ static int send_challenge(struct handshake *hs)
     /* A peer that we named takes it from our flags that we meant to. */
     uint64_t flags = hs->config->flags | (hs->peer_named ? DIST_FLAG_NAME_ME : 0);
     size_t name_len = strlen(hs->config->node_name);
-    int rc = new_challenge(hs);
+    int error = new_challenge(hs);
 
-    if (rc < 0)
-        return rc;
+    if (error < 0)
+        return error;
     put_uint(hs, 1 + 8 + 4 + 4 + 2 + name_len, 2);
     put_uint(hs, 'N', 1);
     put_uint(hs, flags, 8);
@@ -274,7 +274,7 @@ static int send_verdict(struct handshake *hs)
  * not told our version (it did not ask EPMD) <<$n, 5:16, Flags:32, Name/binary>>: it sends the rest
  * as a complement, after our challenge.
  */
-static int take_name(struct handshake *hs, struct reader *r)
+static int handle_name(struct handshake *hs, struct reader *r)
 {
     bool is_old = read_uint(r, 1) == 'n';
     hs->complement_due = is_old;
@@ -287,23 +287,23 @@ static int take_name(struct handshake *hs, struct reader *r)
     if (r->bad)
         return fail(hs, -EPROTO, "malformed name message");
 
-    int rc = 0;
+    int error = 0;
     if (flags & DIST_FLAG_NAME_ME)
-        rc = give_name(hs, name, len);
+        error = give_name(hs, name, len);
     else if (node_name_is_valid(name, len))
         memcpy(hs->peer_name, name, len); /* the struct was zeroed */
     else
-        rc = fail(hs, -EPROTO, "invalid node name");
-    if (rc < 0)
-        return rc;
-    rc = check_flags(hs, flags);
-    if (rc < 0) {
+        error = fail(hs, -EPROTO, "invalid node name");
+    if (error < 0)
+        return error;
+    error = check_flags(hs, flags);
+    if (error < 0) {
         put_status(hs, "not_allowed");
-        return rc;
+        return error;
     }
-    rc = send_verdict(hs);
-    if (rc < 0)
-        return rc;
+    error = send_verdict(hs);
+    if (error < 0)
+        return error;
     if (hs->verdict == HANDSHAKE_ALIVE) {
         hs->state = WANT_ALIVE_REPLY;
         return 0;
@@ -312,7 +312,7 @@ static int take_name(struct handshake *hs, struct reader *r)
 }
 
 /* <<$s, "true" | "false">>: has the peer lost the connection that we still have? */
-static int take_alive_reply(struct handshake *hs, struct reader *r)
+static int handle_alive_reply(struct handshake *hs, struct reader *r)
 {
     if (r->left == 5 && memcmp(r->at, "strue", 5) == 0)
         return send_challenge(hs);
@@ -322,7 +322,7 @@ static int take_alive_reply(struct handshake *hs, struct reader *r)
 }
 
 /* <<$c, FlagsHigh:32, Creation:32>> */
-static int take_complement(struct handshake *hs, struct reader *r)
+static int handle_complement(struct handshake *hs, struct reader *r)
 {
     read_uint(r, 1);
     hs->peer_flags |= read_uint(r, 4) << 32;
@@ -351,29 +351,29 @@ static int check_challenge(struct handshake *hs, uint32_t challenge)
 }
 
 /* <<$r, Challenge:32, Digest:16/binary>> */
-static int take_reply(struct handshake *hs, struct reader *r)
+static int handle_reply(struct handshake *hs, struct reader *r)
 {
     read_uint(r, 1);
     uint32_t challenge = (uint32_t)read_uint(r, 4);
     const uint8_t *digest = read_bytes(r, DIGEST_LEN);
     if (r->bad || r->left > 0)
         return fail(hs, -EPROTO, "malformed challenge reply");
-    int rc = check_challenge(hs, challenge);
-    if (rc == 0)
-        rc = check_digest(hs, digest);
-    if (rc < 0)
-        return rc;
+    int error = check_challenge(hs, challenge);
+    if (error == 0)
+        error = check_digest(hs, digest);
+    if (error < 0)
+        return error;
     put_uint(hs, 1 + DIGEST_LEN, 2);
     put_uint(hs, 'a', 1);
-    rc = put_digest(hs, challenge);
-    if (rc < 0)
-        return rc;
+    error = put_digest(hs, challenge);
+    if (error < 0)
+        return error;
     hs->state = DONE;
     return 1;
 }
 
 /* <<$s, Status/binary>> */
-static int take_status(struct handshake *hs, struct reader *r)
+static int handle_status(struct handshake *hs, struct reader *r)
 {
     char status[16] = "";
 
@@ -396,7 +396,7 @@ static int take_status(struct handshake *hs, struct reader *r)
 }
 
 /* <<$N, Flags:64, Challenge:32, Creation:32, NameLen:16, Name/binary>> */
-static int take_challenge(struct handshake *hs, struct reader *r)
+static int handle_challenge(struct handshake *hs, struct reader *r)
 {
     if (read_uint(r, 1) == 'n')
         return fail(hs, -EPROTONOSUPPORT, "peer does not speak version 6 of the handshake");
@@ -409,14 +409,14 @@ static int take_challenge(struct handshake *hs, struct reader *r)
         return fail(hs, -EPROTO, "malformed challenge message");
     if (len != strlen(hs->peer_name) || memcmp(name, hs->peer_name, len) != 0)
         return fail(hs, -EPERM, "another node answered than the one called");
-    int rc = check_challenge(hs, challenge);
-    if (rc == 0)
-        rc = check_flags(hs, flags);
-    if (rc < 0)
-        return rc;
-    rc = new_challenge(hs);
-    if (rc < 0)
-        return rc;
+    int error = check_challenge(hs, challenge);
+    if (error == 0)
+        error = check_flags(hs, flags);
+    if (error < 0)
+        return error;
+    error = new_challenge(hs);
+    if (error < 0)
+        return error;
     put_uint(hs, 1 + 4 + DIGEST_LEN, 2);
     put_uint(hs, 'r', 1);
     put_uint(hs, hs->challenge, 4);
@@ -425,36 +425,36 @@ static int take_challenge(struct handshake *hs, struct reader *r)
 }
 
 /* <<$a, Digest:16/binary>> */
-static int take_ack(struct handshake *hs, struct reader *r)
+static int handle_ack(struct handshake *hs, struct reader *r)
 {
     read_uint(r, 1);
     const uint8_t *digest = read_bytes(r, DIGEST_LEN);
     if (r->bad || r->left > 0)
         return fail(hs, -EPROTO, "malformed challenge ack");
-    int rc = check_digest(hs, digest);
-    if (rc < 0)
-        return rc;
+    int error = check_digest(hs, digest);
+    if (error < 0)
+        return error;
     hs->state = DONE;
     return 1;
 }
 
 /*
  * What each state waits for: the tags of its message, the longest that it can be (tag and all;
- * where a newer peer may append fields, the buffer is the limit), and who takes it.
+ * where a newer peer may append fields, the buffer is the limit), and what handles it.
  */
 static const struct {
     const char *tags;
     size_t max;
-    int (*take)(struct handshake *hs, struct reader *r);
+    int (*handle)(struct handshake *hs, struct reader *r);
     const char *what;
 } wanted[] = {
-    [WANT_NAME] = {"Nn", HANDSHAKE_IN_MAX, take_name, "a name"},
-    [WANT_ALIVE_REPLY] = {"s", 6, take_alive_reply, "a reply to status alive"},
-    [WANT_COMPLEMENT] = {"c", 64, take_complement, "a complement"},
-    [WANT_REPLY] = {"r", 1 + 4 + DIGEST_LEN, take_reply, "a challenge reply"},
-    [WANT_STATUS] = {"s", HANDSHAKE_IN_MAX, take_status, "a status"},
-    [WANT_CHALLENGE] = {"Nn", HANDSHAKE_IN_MAX, take_challenge, "a challenge"},
-    [WANT_ACK] = {"a", 1 + DIGEST_LEN, take_ack, "a challenge ack"},
+    [WANT_NAME] = {"Nn", HANDSHAKE_IN_MAX, handle_name, "a name"},
+    [WANT_ALIVE_REPLY] = {"s", 6, handle_alive_reply, "a reply to status alive"},
+    [WANT_COMPLEMENT] = {"c", 64, handle_complement, "a complement"},
+    [WANT_REPLY] = {"r", 1 + 4 + DIGEST_LEN, handle_reply, "a challenge reply"},
+    [WANT_STATUS] = {"s", HANDSHAKE_IN_MAX, handle_status, "a status"},
+    [WANT_CHALLENGE] = {"Nn", HANDSHAKE_IN_MAX, handle_challenge, "a challenge"},
+    [WANT_ACK] = {"a", 1 + DIGEST_LEN, handle_ack, "a challenge ack"},
 };
 
 /* How many bytes of the message being read are still to come; an error as soon as it cannot be the
@@ -485,15 +485,15 @@ int handshake_feed(struct handshake *hs, const uint8_t *bytes, size_t len, size_
         return -EPROTO;
     for (;;) {
         size_t missing = 0;
-        int rc = bytes_missing(hs, &missing);
-        if (rc < 0)
-            return rc;
+        int error = bytes_missing(hs, &missing);
+        if (error < 0)
+            return error;
         if (hs->in_len > 2 && missing == 0) {
             struct reader r = {.at = hs->in + 2, .left = hs->in_len - 2};
             hs->in_len = 0;
-            rc = wanted[hs->state].take(hs, &r);
-            if (rc != 0)
-                return rc;
+            int result = wanted[hs->state].handle(hs, &r);
+            if (result != 0)
+                return result;
             continue;
         }
         if (*used == len)
@@ -526,21 +526,21 @@ static int start(struct handshake *hs, const struct handshake_config *config, en
 int handshake_accept(struct handshake *hs, const struct handshake_config *config,
                      handshake_verdict_cb ask, void *ctx)
 {
-    int rc = start(hs, config, WANT_NAME);
+    int error = start(hs, config, WANT_NAME);
 
     hs->ask = ask;
     hs->ctx = ctx;
-    return rc;
+    return error;
 }
 
 int handshake_connect(struct handshake *hs, const struct handshake_config *config,
                       const char *peer_name)
 {
     size_t name_len = strlen(config->node_name);
-    int rc = start(hs, config, WANT_STATUS);
+    int error = start(hs, config, WANT_STATUS);
 
-    if (rc < 0)
-        return rc;
+    if (error < 0)
+        return error;
     if (!node_name_is_valid(peer_name, strlen(peer_name)))
         return -EINVAL;
     memcpy(hs->peer_name, peer_name, strlen(peer_name));

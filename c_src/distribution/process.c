@@ -52,7 +52,7 @@ static bool number_is_taken(const struct process_table *table, uint32_t number)
     struct process *found;
 
     HASH_FIND(hh, table->by_number, &number, sizeof number, found);
-    return found != NULL;
+    return found;
 }
 
 int process_start(struct process *p, struct node *node, const struct process_behaviour *behaviour,

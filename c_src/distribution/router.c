@@ -28,7 +28,7 @@ static void spawn(struct connection *c, const struct control *k)
  * another. */
 static bool is_from_sender(const struct connection *c, const struct control *k)
 {
-    bool has_pid = k->from.pid.node.data != NULL;
+    bool has_pid = k->from.pid.node.data;
 
     return control_end_is_name(&k->from) || !has_pid || slice_is(k->from.pid.node, c->name);
 }

@@ -29,7 +29,7 @@ int nat_queue_reserve(struct nat_queue *queue, size_t more)
     while (capacity - queue->count < more)
         capacity *= 2;
     items = malloc(capacity * sizeof *items);
-    if (items == NULL)
+    if (!items)
         return -ENOMEM;
     for (size_t i = 0; i < queue->count; i++)
         items[i] = queue->items[(queue->head + i) & (queue->capacity - 1)];
@@ -87,7 +87,7 @@ static void item_release(struct nat_coordinator *c, struct nat_item *item)
 {
     nat_profile_unref(item->profiles[NAT_INITIATOR]);
     nat_profile_unref(item->profiles[NAT_TARGET]);
-    if (item->session != NULL)
+    if (item->session)
         nat_session_unref(c, item->session);
     *item = (struct nat_item){0};
 }
@@ -148,7 +148,7 @@ bool nat_next_action(struct nat_coordinator *c, struct nat_action *action)
     if (!queue_take(&c->queue, &c->current))
         return false;
     *action = (struct nat_action){.type = (enum nat_action_type)item->type};
-    if (item->session != NULL) {
+    if (item->session) {
         nat_session_show(item->session, &action->session);
         action->session.initiator_profile = item->profiles[NAT_INITIATOR];
         action->session.target_profile = item->profiles[NAT_TARGET];

@@ -27,7 +27,7 @@ int nat_coordinator_create(struct nat_coordinator **out, const struct nat_config
     if (config->punch_timeout_ms == 0)
         return -EINVAL;
     c = calloc(1, sizeof *c);
-    if (c == NULL)
+    if (!c)
         return -ENOMEM;
     c->config = *config;
     for (int i = 0; i < NAT_TIMERS; i++)
@@ -51,14 +51,14 @@ static void drop_watchers(struct nat_coordinator *c, struct nat_session *session
 
 void nat_coordinator_free(struct nat_coordinator *c)
 {
-    if (c == NULL)
+    if (!c)
         return;
     nat_queue_free(c);
-    while (c->live != NULL) {
+    while (c->live) {
         drop_watchers(c, c->live);
         nat_session_drop(c, c->live);
     }
-    while (c->ended != NULL)
+    while (c->ended)
         nat_session_drop(c, c->ended);
     for (int i = 0; i < NAT_TIMERS; i++)
         free(c->timers[i].entries);
@@ -93,7 +93,7 @@ enum nat_argument nat_request_check(const struct nat_request *request)
  * wants it. */
 static NAT_PREFETCH void expect_eviction(const struct nat_coordinator *c)
 {
-    if (c->pending == NULL)
+    if (!c->pending)
         return;
     nat_prefetch_removal(c->pending);
     /* This one itself is there by now: it was asked for the last time. This is for the next time.
@@ -111,7 +111,7 @@ static bool has_too_much(const struct nat_coordinator *c)
 /* Sessions that have ended are remembered only as long as there is room. */
 static void forget_ended(struct nat_coordinator *c)
 {
-    while (c->ended != NULL && c->counters.id_bytes > c->config.max_id_bytes)
+    while (c->ended && c->counters.id_bytes > c->config.max_id_bytes)
         nat_session_drop(c, c->ended);
 }
 
@@ -121,7 +121,7 @@ static void forget_ended(struct nat_coordinator *c)
  */
 static void evict(struct nat_coordinator *c, const struct nat_session *newest)
 {
-    while (c->pending != NULL && c->pending != newest && has_too_much(c)) {
+    while (c->pending && c->pending != newest && has_too_much(c)) {
         if (nat_session_prepare(c, c->pending) < 0)
             return; /* there is one too many until the next request */
         nat_session_drop(c, c->pending);
@@ -137,22 +137,22 @@ static int open_session(struct nat_coordinator *c, struct nat_now now,
                         struct nat_session **out)
 {
     struct nat_session *session;
-    int status;
+    int error;
 
     forget_ended(c);
-    if (c->pending == NULL && (nat_live_count(c) >= c->config.max_sessions || has_too_much(c)))
+    if (!c->pending && (nat_live_count(c) >= c->config.max_sessions || has_too_much(c)))
         return -ENOBUFS;
-    status = nat_session_create(c, now, request, id, peers, &session);
-    if (status < 0)
-        return status;
-    status = nat_session_prepare(c, session);
-    if (status == 0 && strategy == NAT_HOLE_PUNCH)
-        status = nat_session_let_punch(c, session);
-    if (status == 0)
-        status = nat_session_watch(c, session, &request->options);
-    if (status < 0) {
+    error = nat_session_create(c, now, request, id, peers, &session);
+    if (error < 0)
+        return error;
+    error = nat_session_prepare(c, session);
+    if (error == 0 && strategy == NAT_HOLE_PUNCH)
+        error = nat_session_let_punch(c, session);
+    if (error == 0)
+        error = nat_session_watch(c, session, &request->options);
+    if (error < 0) {
         nat_session_drop(c, session);
-        return status;
+        return error;
     }
     session->strategy = (uint8_t)strategy;
     nat_queue_notify(c, session);
@@ -179,7 +179,7 @@ static int get_peers(struct nat_coordinator *c, const struct nat_request *reques
 {
     peers[NAT_INITIATOR] = nat_peer_get(c, request->initiator_id);
     peers[NAT_TARGET] = nat_peer_get(c, request->target_id);
-    if (peers[NAT_INITIATOR] != NULL && peers[NAT_TARGET] != NULL)
+    if (peers[NAT_INITIATOR] && peers[NAT_TARGET])
         return 0;
     unref_peers(c, peers);
     return -ENOMEM;
@@ -188,12 +188,12 @@ static int get_peers(struct nat_coordinator *c, const struct nat_request *reques
 static int join(struct nat_coordinator *c, struct nat_session *session,
                 const struct nat_request *request)
 {
-    int status = nat_session_prepare(c, session);
+    int error = nat_session_prepare(c, session);
 
-    if (status == 0)
-        status = nat_session_watch(c, session, &request->options);
-    if (status < 0)
-        return status;
+    if (error == 0)
+        error = nat_session_watch(c, session, &request->options);
+    if (error < 0)
+        return error;
     c->counters.joins++;
     return 0;
 }
@@ -204,15 +204,15 @@ static int request_new(struct nat_coordinator *c, struct nat_now now,
 {
     enum nat_strategy strategy =
         nat_strategy_choose(c->config.rules, request->initiator_profile, request->target_profile);
-    int status;
+    int error;
 
     if (strategy == NAT_RELAY && !request->options.allow_relay) {
         c->counters.relay_refused++;
         return -ENETUNREACH;
     }
-    status = open_session(c, now, request, NULL, peers, strategy, session);
-    c->counters.overloaded += status == -ENOBUFS;
-    return status;
+    error = open_session(c, now, request, NULL, peers, strategy, session);
+    c->counters.overloaded += error == -ENOBUFS;
+    return error;
 }
 
 int nat_request(struct nat_coordinator *c, struct nat_now now, const struct nat_request *request,
@@ -220,7 +220,7 @@ int nat_request(struct nat_coordinator *c, struct nat_now now, const struct nat_
 {
     struct nat_session *session;
     struct nat_peer *peers[2];
-    int status;
+    int error;
 
     if (nat_request_check(request) != NAT_ARGUMENT_NONE) {
         c->counters.requests_bad++;
@@ -229,13 +229,13 @@ int nat_request(struct nat_coordinator *c, struct nat_now now, const struct nat_
     if (get_peers(c, request, peers) < 0)
         return -ENOMEM;
     session = nat_pair_newest_punch(c, peers[NAT_TARGET], peers[NAT_INITIATOR]);
-    if (session != NULL)
-        status = join(c, session, request);
+    if (session)
+        error = join(c, session, request);
     else
-        status = request_new(c, now, request, peers, &session);
+        error = request_new(c, now, request, peers, &session);
     unref_peers(c, peers);
-    if (status < 0)
-        return status;
+    if (error < 0)
+        return error;
     nat_session_show(session, view);
     c->counters.answers[session->strategy]++;
     return 0;
@@ -254,7 +254,7 @@ static int restart(struct nat_coordinator *c, struct nat_now now, struct nat_ses
     bool same = is_id(initiator, request->initiator_id) && is_id(target, request->target_id);
     bool swapped = is_id(initiator, request->target_id) && is_id(target, request->initiator_id);
     bool was_coordinating = session->state == NAT_COORDINATING;
-    int status;
+    int error;
 
     if (!nat_session_is_live(session)) {
         c->counters.coordinates_ended++;
@@ -264,17 +264,17 @@ static int restart(struct nat_coordinator *c, struct nat_now now, struct nat_ses
         c->counters.coordinates_foreign++;
         return -EACCES;
     }
-    status = nat_session_prepare(c, session);
-    if (status == 0)
-        status = nat_session_let_punch(c, session);
-    if (status == 0)
-        status = nat_session_watch(c, session, &request->options);
-    if (status < 0)
-        return status;
-    if (request->initiator_profile != NULL)
+    error = nat_session_prepare(c, session);
+    if (error == 0)
+        error = nat_session_let_punch(c, session);
+    if (error == 0)
+        error = nat_session_watch(c, session, &request->options);
+    if (error < 0)
+        return error;
+    if (request->initiator_profile)
         nat_session_keep_profile(c, session, swapped ? NAT_TARGET : NAT_INITIATOR,
                                  request->initiator_profile);
-    if (request->target_profile != NULL)
+    if (request->target_profile)
         nat_session_keep_profile(c, session, swapped ? NAT_INITIATOR : NAT_TARGET,
                                  request->target_profile);
     for (int i = 0; i < NAT_REPORTERS; i++)
@@ -291,24 +291,24 @@ int nat_coordinate(struct nat_coordinator *c, struct nat_now now, const struct n
 {
     struct nat_session *session = NULL;
     struct nat_peer *peers[2];
-    int status;
+    int error;
 
     if (nat_request_check(request) != NAT_ARGUMENT_NONE ||
-        (session_id != NULL && (session_id->len == 0 || session_id->len > NAT_ID_MAX))) {
+        (session_id && (session_id->len == 0 || session_id->len > NAT_ID_MAX))) {
         c->counters.coordinates_bad++;
         return -EINVAL;
     }
-    if (session_id != NULL)
+    if (session_id)
         session = nat_session_lookup(c, *session_id);
-    if (session != NULL)
+    if (session)
         return restart(c, now, session, request);
     if (get_peers(c, request, peers) < 0)
         return -ENOMEM;
-    status = open_session(c, now, request, session_id, peers, NAT_HOLE_PUNCH, &session);
+    error = open_session(c, now, request, session_id, peers, NAT_HOLE_PUNCH, &session);
     unref_peers(c, peers);
-    c->counters.coordinates_made += status == 0;
-    c->counters.coordinates_overloaded += status == -ENOBUFS;
-    return status;
+    c->counters.coordinates_made += error == 0;
+    c->counters.coordinates_overloaded += error == -ENOBUFS;
+    return error;
 }
 
 int nat_session_find(struct nat_coordinator *c, struct nat_bytes session_id,
@@ -316,7 +316,7 @@ int nat_session_find(struct nat_coordinator *c, struct nat_bytes session_id,
 {
     const struct nat_session *session = nat_session_lookup(c, session_id);
 
-    if (session == NULL)
+    if (!session)
         return -ENOENT;
     nat_session_show(session, view);
     return 0;

@@ -18,7 +18,7 @@ int nat_cursor_open(struct nat_coordinator *c, struct nat_cursor **out)
 {
     struct nat_cursor *cursor = calloc(1, sizeof *cursor);
 
-    if (cursor == NULL)
+    if (!cursor)
         return -ENOMEM;
     cursor->coordinator = c;
     cursor->place.state = NAT_STATE_CURSOR;
@@ -32,9 +32,9 @@ bool nat_cursor_next(struct nat_cursor *cursor, struct nat_session_view *view)
     struct nat_session *place = &cursor->place, *session = place->next;
     struct nat_coordinator *c = cursor->coordinator;
 
-    while (session != NULL && session->state == NAT_STATE_CURSOR)
+    while (session && session->state == NAT_STATE_CURSOR)
         session = session->next;
-    if (session == NULL)
+    if (!session)
         return false;
     DL_DELETE(c->live, place);
     DL_APPEND_ELEM(c->live, session, place);
@@ -46,7 +46,7 @@ void nat_cursor_close(struct nat_cursor *cursor)
 {
     struct nat_session *place;
 
-    if (cursor == NULL)
+    if (!cursor)
         return;
     place = &cursor->place;
     DL_DELETE(cursor->coordinator->live, place);

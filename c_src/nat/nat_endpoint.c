@@ -12,7 +12,7 @@
  */
 static bool is_host_char(unsigned char c)
 {
-    return c > ' ' && c < 127 && strchr("/?#@[]\\\"'<>`{}|^,;", c) == NULL;
+    return c > ' ' && c < 127 && !strchr("/?#@[]\\\"'<>`{}|^,;", c);
 }
 
 static const char *skip_scheme(const char *at, const char *end)
@@ -45,7 +45,7 @@ static const char *find_char(const char *at, const char *end, char c)
 {
     const char *found = at < end ? memchr(at, c, (size_t)(end - at)) : NULL;
 
-    return found != NULL ? found : end;
+    return found ? found : end;
 }
 
 static const char *end_of_authority(const char *at, const char *end)

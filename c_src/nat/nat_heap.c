@@ -49,7 +49,7 @@ static int resize(struct nat_heap *heap, uint32_t capacity)
 {
     struct nat_heap_entry *entries = realloc(heap->entries, capacity * sizeof *entries);
 
-    if (entries == NULL)
+    if (!entries)
         return -ENOMEM;
     heap->entries = entries;
     heap->capacity = capacity;
@@ -58,12 +58,12 @@ static int resize(struct nat_heap *heap, uint32_t capacity)
 
 int nat_heap_reserve(struct nat_heap *heap)
 {
-    int status = 0;
+    int error = 0;
 
     if (heap->owners == heap->capacity)
-        status = resize(heap, heap->capacity == 0 ? 1 : 2 * heap->capacity);
-    heap->owners += status == 0;
-    return status;
+        error = resize(heap, heap->capacity == 0 ? 1 : 2 * heap->capacity);
+    heap->owners += error == 0;
+    return error;
 }
 
 void nat_heap_release(struct nat_heap *heap)

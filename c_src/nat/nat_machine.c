@@ -118,7 +118,7 @@ static bool is_peer(const struct nat_session *session, enum nat_role role, struc
 {
     const struct nat_peer *peer = session->peers[role];
 
-    return id.data != NULL && id.len == peer->hh.keylen && memcmp(id.data, peer->id, id.len) == 0;
+    return id.data && id.len == peer->hh.keylen && memcmp(id.data, peer->id, id.len) == 0;
 }
 
 static int reporter_of(const struct nat_session *session, struct nat_bytes id)
@@ -147,14 +147,14 @@ int nat_report(struct nat_coordinator *c, struct nat_now now, struct nat_bytes s
                struct nat_bytes reporter_id, enum nat_report report)
 {
     struct nat_session *session;
-    int status;
+    int error;
 
     if (report != NAT_REPORT_SUCCESS && report != NAT_REPORT_FAILURE) {
         c->counters.reports_bad++;
         return -EINVAL;
     }
     session = nat_session_lookup(c, session_id);
-    if (session == NULL) {
+    if (!session) {
         c->counters.reports_unknown++;
         return -ENOENT;
     }
@@ -162,11 +162,11 @@ int nat_report(struct nat_coordinator *c, struct nat_now now, struct nat_bytes s
         c->counters.reports_ended++;
         return -ESTALE;
     }
-    status = nat_session_prepare(c, session);
-    if (status == 0 && report == NAT_REPORT_FAILURE)
-        status = nat_session_let_punch(c, session);
-    if (status < 0)
-        return status;
+    error = nat_session_prepare(c, session);
+    if (error == 0 && report == NAT_REPORT_FAILURE)
+        error = nat_session_let_punch(c, session);
+    if (error < 0)
+        return error;
     if (report == NAT_REPORT_FAILURE) {
         failure_reported(c, now, session, reporter_of(session, reporter_id));
         return 0;

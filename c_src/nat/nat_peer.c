@@ -14,18 +14,18 @@ struct nat_peer *nat_peer_get(struct nat_coordinator *c, struct nat_bytes id)
     hash = nat_hash(c->config.hash_key, id.data, id.len);
     shard = &c->peers[NAT_SHARD(hash)];
     HASH_FIND_BYHASHVALUE(hh, *shard, id.data, id.len, hash, peer);
-    if (peer != NULL) {
+    if (peer) {
         peer->refs++;
         return peer;
     }
     peer = malloc(sizeof *peer + id.len);
-    if (peer == NULL)
+    if (!peer)
         return NULL;
     peer->refs = 1;
     peer->delay_ms = 0;
     memcpy(peer->id, id.data, id.len);
     HASH_ADD_KEYPTR_BYHASHVALUE(hh, *shard, peer->id, id.len, hash, peer);
-    if (peer->hh.tbl == NULL) {
+    if (!peer->hh.tbl) {
         free(peer);
         return NULL;
     }
@@ -36,7 +36,7 @@ struct nat_peer *nat_peer_get(struct nat_coordinator *c, struct nat_bytes id)
 
 void nat_peer_unref(struct nat_coordinator *c, struct nat_peer *peer)
 {
-    if (peer == NULL || --peer->refs > 0)
+    if (!peer || --peer->refs > 0)
         return;
     HASH_DELETE(hh, c->peers[NAT_SHARD(peer->hh.hashv)], peer);
     c->counters.peers--;
@@ -48,7 +48,7 @@ void nat_peer_delay(struct nat_coordinator *c, struct nat_bytes id, uint32_t del
 {
     struct nat_peer *peer = id.len <= NAT_ID_MAX ? nat_peer_get(c, id) : NULL;
 
-    if (peer != NULL)
+    if (peer)
         peer->delay_ms = delay_ms;
     nat_peer_unref(c, peer);
 }
@@ -78,7 +78,7 @@ static struct nat_pair *pair_make(struct nat_coordinator *c, struct nat_peer *co
     struct nat_pair **shard = &c->pairs[NAT_SHARD(hash)];
     struct nat_pair *pair = malloc(sizeof *pair);
 
-    if (pair == NULL)
+    if (!pair)
         return NULL;
     pair->refs = 0;
     for (int i = 0; i < 2; i++) {
@@ -86,7 +86,7 @@ static struct nat_pair *pair_make(struct nat_coordinator *c, struct nat_peer *co
         pair->punches[i] = (struct nat_heap){.place = NAT_PLACE_PAIR};
     }
     HASH_ADD_KEYPTR_BYHASHVALUE(hh, *shard, pair->peers, sizeof pair->peers, hash, pair);
-    if (pair->hh.tbl == NULL) {
+    if (!pair->hh.tbl) {
         free(pair);
         return NULL;
     }
@@ -105,7 +105,7 @@ struct nat_session *nat_pair_newest_punch(struct nat_coordinator *c, struct nat_
         return NULL;
     first = order(key, initiator, target);
     pair = pair_find(c, key, nat_hash(c->config.hash_key, key, sizeof key));
-    if (pair == NULL || pair->punches[first].count == 0)
+    if (!pair || pair->punches[first].count == 0)
         return NULL;
     return pair->punches[first].entries[0].session;
 }
@@ -120,9 +120,9 @@ struct nat_pair *nat_pair_get(struct nat_coordinator *c, struct nat_peer *initia
     *first = order(key, initiator, target);
     hash = nat_hash(c->config.hash_key, key, sizeof key);
     pair = pair_find(c, key, hash);
-    if (pair == NULL)
+    if (!pair)
         pair = pair_make(c, key, hash);
-    if (pair != NULL)
+    if (pair)
         pair->refs++;
     return pair;
 }

@@ -30,7 +30,7 @@ size_t nat_ports_predict(const struct nat_profile *profile, uint16_t ports[NAT_P
     int64_t port = DEFAULT_PORT, step = 1;
     size_t count;
 
-    if (profile != NULL && profile->known_port != 0) {
+    if (profile && profile->known_port != 0) {
         port = profile->known_port;
         if (profile->allocation == NAT_POLICY_PP || profile->mapping == NAT_POLICY_EI)
             step = 0;
@@ -50,7 +50,7 @@ uint16_t nat_ports_local(const struct nat_profile *profile, uint32_t attempt)
 {
     uint32_t step;
 
-    if (attempt == 0 || profile == NULL || profile->known_port == 0 ||
+    if (attempt == 0 || !profile || profile->known_port == 0 ||
         profile->allocation != NAT_POLICY_PP)
         return 0;
     step = 1 + (attempt - 1) % FRESH_PORTS;
@@ -62,7 +62,7 @@ uint16_t nat_ports_local(const struct nat_profile *profile, uint32_t attempt)
 /* Whether each destination takes one port more of a contiguous range. */
 static bool counts_up(const struct nat_profile *profile)
 {
-    return profile != NULL && profile->known_port != 0 && profile->allocation == NAT_POLICY_PC &&
+    return profile && profile->known_port != 0 && profile->allocation == NAT_POLICY_PC &&
            profile->mapping != NAT_POLICY_EI && profile->mapping != NAT_POLICY_HD;
 }
 
@@ -90,7 +90,7 @@ size_t nat_ports_plan(const struct nat_profile *profile, const struct nat_profil
         count = add_port(ports, count, local);
         return add_port(ports, count, profile->known_port);
     }
-    if (attempt > 0 && profile != NULL && profile->known_port != 0 &&
+    if (attempt > 0 && profile && profile->known_port != 0 &&
         profile->allocation == NAT_POLICY_PC && profile->mapping != NAT_POLICY_EI) {
         int64_t used = counts_up(profile) ? ports_used(other, attempt) : 0;
 

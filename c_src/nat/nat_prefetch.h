@@ -16,16 +16,16 @@
 /* The bucket for a hash in the table that `head` is the head of; NULL if there is no table yet. */
 static inline const UT_hash_bucket *nat_bucket_of(const struct nat_session *head, uint32_t hash)
 {
-    const UT_hash_table *table = head != NULL ? head->hh.tbl : NULL;
+    const UT_hash_table *table = head ? head->hh.tbl : NULL;
 
-    return table != NULL ? &table->buckets[hash & (table->num_buckets - 1)] : NULL;
+    return table ? &table->buckets[hash & (table->num_buckets - 1)] : NULL;
 }
 
 static NAT_PREFETCH void nat_prefetch_session(const struct nat_session *session)
 {
     const char *bytes = (const char *)session;
 
-    if (session == NULL)
+    if (!session)
         return;
     for (size_t at = 0; at < sizeof *session; at += CACHE_LINE)
         __builtin_prefetch(bytes + at, 1);

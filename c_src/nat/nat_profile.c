@@ -83,13 +83,13 @@ static int fields_size(const struct nat_profile_fields *fields, size_t *size)
 int nat_profile_create(struct nat_profile **out, const struct nat_profile_fields *fields)
 {
     size_t size = 0, end = fields->source.len;
-    int status = fields_size(fields, &size);
+    int error = fields_size(fields, &size);
     struct nat_profile *profile;
 
-    if (status < 0)
-        return status;
+    if (error < 0)
+        return error;
     profile = calloc(1, sizeof *profile + size);
-    if (profile == NULL)
+    if (!profile)
         return -ENOMEM;
     profile->refs = 1;
     profile->mapping = (uint8_t)fields->mapping;
@@ -117,14 +117,14 @@ int nat_profile_create(struct nat_profile **out, const struct nat_profile_fields
 
 struct nat_profile *nat_profile_ref(struct nat_profile *profile)
 {
-    if (profile != NULL)
+    if (profile)
         profile->refs++;
     return profile;
 }
 
 void nat_profile_unref(struct nat_profile *profile)
 {
-    if (profile != NULL && --profile->refs == 0)
+    if (profile && --profile->refs == 0)
         free(profile);
 }
 
@@ -156,7 +156,7 @@ struct nat_bytes nat_profile_source(const struct nat_profile *profile)
 
 struct nat_bytes nat_peer_host(const struct nat_profile *profile)
 {
-    if (profile == NULL)
+    if (!profile)
         return (struct nat_bytes){"", 0};
     return view(profile, profile->host);
 }

@@ -46,12 +46,12 @@ void nat_expect(struct nat_coordinator *c, const uint8_t random[NAT_RANDOM_LEN])
     const UT_hash_bucket *bucket = expected_bucket(c);
     char id[NAT_MADE_ID_LEN];
 
-    if (bucket != NULL)
+    if (bucket)
         __builtin_prefetch(bucket->hh_head, 1);
     encode_base64(random, id);
     c->expected = nat_hash(c->config.hash_key, id, sizeof id);
     bucket = expected_bucket(c);
-    if (bucket != NULL)
+    if (bucket)
         __builtin_prefetch(bucket, 1);
 }
 
@@ -86,17 +86,17 @@ static int enter(struct nat_coordinator *c, struct nat_session *session, struct 
     uint32_t hash = nat_hash(c->config.hash_key, id.data, id.len);
     char *key = session->made_id;
 
-    if (lookup(c, id, hash) != NULL)
+    if (lookup(c, id, hash))
         return -EEXIST;
     if (id.len > sizeof session->made_id) {
         key = malloc(id.len);
-        if (key == NULL)
+        if (!key)
             return -ENOMEM;
         c->counters.id_bytes += id.len;
     }
     memmove(key, id.data, id.len);
     HASH_ADD_KEYPTR_BYHASHVALUE(hh, c->sessions[NAT_SHARD(hash)], key, id.len, hash, session);
-    return session->hh.tbl == NULL ? -ENOMEM : 0;
+    return !session->hh.tbl ? -ENOMEM : 0;
 }
 
 int nat_session_create(struct nat_coordinator *c, struct nat_now now,
@@ -105,9 +105,9 @@ int nat_session_create(struct nat_coordinator *c, struct nat_now now,
 {
     struct nat_session *session = malloc(sizeof *session);
     struct nat_bytes made;
-    int status;
+    int error;
 
-    if (session == NULL)
+    if (!session)
         return -ENOMEM;
     *session = (struct nat_session){
         .hh.key = session->made_id,
@@ -123,12 +123,12 @@ int nat_session_create(struct nat_coordinator *c, struct nat_now now,
         .state = NAT_PENDING,
     };
     made = (struct nat_bytes){session->made_id, NAT_MADE_ID_LEN};
-    if (id == NULL)
+    if (!id)
         encode_base64(request->random, session->made_id);
-    status = enter(c, session, id != NULL ? *id : made);
-    if (status < 0) {
+    error = enter(c, session, id ? *id : made);
+    if (error < 0) {
         session_free(c, session);
-        return status;
+        return error;
     }
     for (int role = 0; role < 2; role++)
         peers[role]->refs++;
@@ -153,11 +153,11 @@ int nat_session_let_punch(struct nat_coordinator *c, struct nat_session *session
     struct nat_pair *pair;
     int reserved = 0;
 
-    if (session->pair != NULL)
+    if (session->pair)
         return 0;
     pair =
         nat_pair_get(c, session->peers[NAT_INITIATOR], session->peers[NAT_TARGET], &session->first);
-    if (pair == NULL)
+    if (!pair)
         return -ENOMEM;
     heaps[0] = &pair->punches[session->first];
     for (int i = 0; i < NAT_TIMERS; i++)
@@ -197,13 +197,13 @@ int nat_session_watch(struct nat_coordinator *c, struct nat_session *session,
     LL_SEARCH_SCALAR(session->watchers, watcher, token, options->watcher);
     refused = session->watcher_count >= NAT_WATCHERS_MAX ||
               c->counters.id_bytes >= c->config.max_id_bytes;
-    if (watcher != NULL || refused) {
-        c->counters.watchers_refused += watcher == NULL;
+    if (watcher || refused) {
+        c->counters.watchers_refused += !watcher;
         nat_queue_release(c, options->watcher);
         return 0;
     }
     watcher = malloc(sizeof *watcher);
-    if (watcher == NULL)
+    if (!watcher)
         return -ENOMEM;
     watcher->token = options->watcher;
     LL_PREPEND(session->watchers, watcher);
@@ -231,10 +231,10 @@ void nat_session_keep_profile(struct nat_coordinator *c, struct nat_session *ses
 {
     struct nat_profile *old = session->profiles[role];
 
-    if (profile != NULL && profile->sessions++ == 0)
+    if (profile && profile->sessions++ == 0)
         c->counters.profile_bytes += profile->source_len;
     session->profiles[role] = nat_profile_ref(profile);
-    if (old != NULL && --old->sessions == 0)
+    if (old && --old->sessions == 0)
         c->counters.profile_bytes -= old->source_len;
     nat_profile_unref(old);
 }
@@ -260,7 +260,7 @@ static void leave_the_living(struct nat_coordinator *c, struct nat_session *sess
         DL_DELETE2(c->pending, session, pending_prev, pending_next);
     else
         nat_heap_remove(&c->timers[session->state - NAT_COORDINATING], session);
-    if (session->pair != NULL)
+    if (session->pair)
         leave_pair(c, session);
     DL_DELETE(c->live, session);
     c->counters.live[session->state]--;
@@ -332,9 +332,9 @@ void nat_session_show(const struct nat_session *session, struct nat_session_view
 
 struct nat_session *nat_session_oldest(struct nat_coordinator *c)
 {
-    struct nat_session *session = c->live != NULL ? c->live->prev : NULL;
+    struct nat_session *session = c->live ? c->live->prev : NULL;
 
-    while (session != NULL && session->state == NAT_STATE_CURSOR)
+    while (session && session->state == NAT_STATE_CURSOR)
         session = session == c->live ? NULL : session->prev;
     return session;
 }

@@ -3,7 +3,7 @@
 
 static bool is_open(const struct nat_profile *profile)
 {
-    return profile != NULL && profile->can_receive_unsolicited;
+    return profile && profile->can_receive_unsolicited;
 }
 
 /* Endpoint-independent mapping and filtering: once it has a mapping, anyone reaches it. */
@@ -34,9 +34,9 @@ static bool is_allocation_predictable(const struct nat_profile *profile)
  * decides. */
 static bool is_relay_needed(const struct nat_profile *a, const struct nat_profile *b)
 {
-    if ((a != NULL && a->requires_relay) || (b != NULL && b->requires_relay))
+    if ((a && a->requires_relay) || (b && b->requires_relay))
         return true;
-    return a != NULL && b != NULL && (is_symmetric(a) || is_symmetric(b));
+    return a && b && (is_symmetric(a) || is_symmetric(b));
 }
 
 /* The one rule in which the rule sets differ. */
@@ -96,11 +96,11 @@ enum nat_strategy nat_strategy_after_direct(enum nat_rules rules,
                                             const struct nat_profile *initiator,
                                             const struct nat_profile *target)
 {
-    if (rules == NAT_RULES_FEASIBLE && initiator != NULL && target != NULL)
+    if (rules == NAT_RULES_FEASIBLE && initiator && target)
         return is_punch_feasible(initiator, target) ? NAT_HOLE_PUNCH : NAT_RELAY;
     if (is_relay_needed(initiator, target))
         return NAT_RELAY;
-    if (initiator == NULL || target == NULL)
+    if (!initiator || !target)
         return NAT_HOLE_PUNCH;
     if (is_mapping_predictable(initiator) && is_mapping_predictable(target) &&
         are_ports_predictable(rules, initiator, target))
@@ -126,7 +126,7 @@ enum nat_strategy nat_strategy_choose(enum nat_rules rules, const struct nat_pro
         return NAT_DIRECT;
     /* What is known of the initiator alone, or a target that is a full cone by its policies alone,
      * says little about a peer that is otherwise unknown: both of these ask for both profiles. */
-    if (initiator != NULL && target != NULL && (is_open(initiator) || is_full_cone(target)))
+    if (initiator && target && (is_open(initiator) || is_full_cone(target)))
         return NAT_DIRECT;
     return nat_strategy_after_direct(rules, initiator, target);
 }

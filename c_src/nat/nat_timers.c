@@ -28,9 +28,9 @@ static struct nat_session *next_swept(struct nat_coordinator *c)
 {
     struct nat_session *oldest = nat_session_oldest(c);
 
-    if (c->ended != NULL && c->ended->since <= c->sweep_from)
+    if (c->ended && c->ended->since <= c->sweep_from)
         return c->ended;
-    if (oldest != NULL && oldest->since <= c->sweep_from &&
+    if (oldest && oldest->since <= c->sweep_from &&
         c->sweep_from - oldest->since > c->config.session_ttl_s * UINT64_C(1000))
         return oldest;
     return NULL;
@@ -41,13 +41,13 @@ static bool sweep_one(struct nat_coordinator *c)
 {
     struct nat_session *session = next_swept(c);
 
-    if (session == NULL) {
+    if (!session) {
         c->sweeping = false;
         /* On a grid of NAT_SWEEP_MS, but for times that nobody asked about. */
         c->sweep_at += NAT_SWEEP_MS;
         if (c->sweep_at <= c->sweep_from)
             c->sweep_at = c->sweep_from + NAT_SWEEP_MS;
-        if (c->live == NULL && c->ended == NULL)
+        if (!c->live && !c->ended)
             c->sweep_at = NAT_NO_DEADLINE;
         return true;
     }
