@@ -507,31 +507,31 @@ static void settle_rules(struct parse *p)
 int options_parse(struct options *o, int argc, char **argv, char *error, size_t error_size)
 {
     struct parse p = {.o = o, .error = error, .error_size = error_size};
-    int error = 0;
+    int result = 0;
 
     set_defaults(o);
     o->connect = calloc(OPTIONS_CONNECT_MAX, sizeof *o->connect);
     if (!o->connect)
         return fail_without_memory(&p);
 
-    for (int i = 1; i < argc && error == 0; i++)
-        error = parse_argument(&p, argc, argv, &i);
+    for (int i = 1; i < argc && result == 0; i++)
+        result = parse_argument(&p, argc, argv, &i);
     settle_rules(&p);
-    if (error == 0)
-        error = parse_environment(&p);
+    if (result == 0)
+        result = parse_environment(&p);
     settle_rules(&p);
     o->cookie_file = p.cookie_file;
-    if (error == 0)
-        error = complete_node_name(&p);
-    if (error == 0)
-        error = check_connect(&p);
-    if (error == 0)
-        error = complete_listen(&p);
+    if (result == 0)
+        result = complete_node_name(&p);
+    if (result == 0)
+        result = check_connect(&p);
+    if (result == 0)
+        result = complete_listen(&p);
     o->coordinator.preferred_nodes = o->connect;
     o->coordinator.preferred_count = o->connect_count;
-    if (error != 0)
+    if (result != 0)
         options_free(o);
-    return error;
+    return result;
 }
 
 void options_free(struct options *o)
