@@ -166,7 +166,7 @@ static int run(struct program *p, char cookie[static COOKIE_SIZE])
     }
     error = init_application(p, cookie);
     if (error) {
-        log_event(LOG_ERR, "start", NULL, "%s",
+        log_event(LOG_ERR, "start", NULL, "cannot start: %s",
                   error == -EINVAL ? "ERL_EPMD_PORT is not a port" : uv_strerror(error));
         uv_loop_close(&p->loop);
         return error == -EINVAL ? EX_UNAVAILABLE : EX_OSERR;

@@ -47,11 +47,11 @@ void input_free(struct input *input);
 /* For every transport that a connection is given. */
 extern const struct transport_callbacks input_transport_callbacks;
 
-/* The transport of `c` is open and a client's: its handshake begins. Returns 0 or a negative errno,
- * and it is closed. */
+/* The transport of `c` is open and a client's: its handshake begins. Returns 0, or a negative errno,
+ * and `c` is the caller's to close. */
 int input_accept(struct connection *c);
 /* Prepares the handshake with `name`, which goes on when the transport of `c` is open. Returns 0,
- * or -EINVAL if that is no name. */
+ * -ENOMEM, or -EINVAL if that is no name. */
 int input_connect(struct connection *c, const char *name);
 /* The peer has proved that it is `name`: what it says from here on are frames. */
 void input_begin_frames(struct connection *c, const char *name, uint64_t flags);

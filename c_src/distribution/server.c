@@ -96,22 +96,23 @@ static int accept_client(struct server *server, int fd)
 {
     struct node *node = &server->node;
     struct connection *c = connection_new(node);
-    int error;
 
+    if (!c) {
+        close(fd);
+        return -ENOMEM;
+    }
     make_room(node, HALF_OPEN_MAX);
-    error = keep_spare_descriptor(fd);
+    int error = keep_spare_descriptor(fd);
     if (error && make_room(node, 0))
         error = keep_spare_descriptor(fd);
-    if (!c)
-        error = -ENOMEM;
     if (error)
         close(fd);
     else
         error = tcp_accept(&c->transport, node->loop, fd, &input_transport_callbacks, c);
     if (error == 0)
         error = input_accept(c);
-    if (error && c)
-        connection_close(c, LOG_WARNING, NULL); /* on_client says it */
+    if (error)
+        connection_close(c, LOG_WARNING, NULL); /* on_client logs it */
     return error;
 }
 

@@ -300,6 +300,7 @@ void coordinator_close(struct coordinator *co)
     lookup_free(&co->lookup);
     requests_free(&co->requests);
     services_free(&co->services);
+    calls_stop(&co->calls);
 }
 
 void coordinator_free(struct coordinator *co)

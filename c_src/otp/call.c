@@ -137,3 +137,10 @@ int calls_start(struct calls *calls, struct node *node)
     *calls = (struct calls){0};
     return process_start(&calls->process, node, &behaviour, NULL);
 }
+
+void calls_stop(struct calls *calls)
+{
+    uint8_t room[TERM_ATOM_SIZE];
+
+    process_exit(&calls->process, term_atom(room, "shutdown"));
+}

@@ -46,6 +46,8 @@ typedef void (*call_done)(void *ctx, enum call_outcome outcome, struct slice ans
 
 /* Starts the process that the answers are sent to, without a name. Returns 0 or -ENOMEM. */
 int calls_start(struct calls *calls, struct node *node);
+/* Stops it; all calls have ended or been cancelled before. */
+void calls_stop(struct calls *calls);
 
 /*
  * Begins a call to `name` (must live as long as the call) on a connected node. Put the request, one

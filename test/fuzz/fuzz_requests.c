@@ -116,7 +116,6 @@ static void finish(void)
         fuzz_check(fake_transport_reap(&transport));
     }
     application_stop(&application);
-    process_exit(&application.coordinator.calls.process, reason);
     while (application.server.node.processes.by_number) { /* workers that still wait */
         struct process *worker = application.server.node.processes.by_number;
         worker->behaviour->exit_signal(worker, reason);

@@ -14,6 +14,7 @@ int test_rounds(int rounds);
 
 /* clang-format off */
 #define TEST_SUITES(X) \
+    X(application) \
     X(buffer) \
     X(call) \
     X(caller) \

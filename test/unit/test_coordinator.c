@@ -30,7 +30,6 @@ static void set_up(void)
 static void tear_down(void)
 {
     gen_server_stop(&co.server, "shutdown");
-    process_exit(&co.calls.process, slice_of("w\10shutdown"));
     coordinator_close(&co);
     fake_node_stop();
     coordinator_free(&co);
