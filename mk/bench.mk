@@ -3,7 +3,7 @@
 BENCH := $(BUILD)/bench
 LOAD_SOURCES := $(addprefix test/bench/,callers.c client.c histogram.c load.c messages.c punches.c usage.c) \
     $(wildcard c_src/base/*.c c_src/term/*.c) $(addprefix c_src/distribution/,control.c epmd_wire.c handshake.c node_name.c)
-BENCH_PROGRAMS := $(BENCH)/load $(BENCH)/ei_tutorial $(BENCH)/bench_server.beam $(BENCH)/bench_cache.beam
+BENCH_PROGRAMS := $(BENCH)/load $(BENCH)/ei_tutorial $(BENCH)/limit $(BENCH)/bench_server.beam $(BENCH)/bench_cache.beam
 
 bench:
 	$(SETUP) build
@@ -13,7 +13,7 @@ bench:
 $(BENCH)/load: $(call objects,$(LOAD_SOURCES))
 	$(call link,$(LIBS))
 
-$(BENCH)/ei_tutorial: $(call objects,test/bench/ei_tutorial.c)
+$(BENCH)/ei_tutorial $(BENCH)/limit: $(BENCH)/%: $(call objects,test/bench/ei_node.c test/bench/%.c)
 	$(call link,$(LIBS))
 
 $(BENCH)/%.beam: test/bench/%.erl

@@ -3,28 +3,16 @@
  * A comparator of the benchmarks: the C node of the ei tutorial (Interoperability Tutorial, "C
  * Nodes"), which is how C nodes are usually written. A thread per connection, one ei_xreceive_msg
  * and one ei_send per call. It gives every request_connection the same kind of answer as the real
- * node and keeps nothing: the least that such a node can do.
+ * node and keeps nothing.
  *
  * Usage: ei_tutorial NAME, with the cookie in MACULA_NAT_COOKIE. It prints `ready`, and is ended by
  * a signal.
  */
-#include <arpa/inet.h>
-#include <ei.h>
+#include "ei_node.h"
+
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-
-#define BACKLOG 16
-
-static ei_cnode node;
-
-static void fail(const char *what)
-{
-    fprintf(stderr, "ei_tutorial: %s failed\n", what);
-    exit(EXIT_FAILURE);
-}
 
 /* {'$gen_call', {Pid, Tag}, {request_connection, Initiator, Target, Opts}}: the index of Tag, or
  * -1. */
@@ -98,38 +86,11 @@ static void *serve(void *argument)
     return NULL;
 }
 
-static int listen_anywhere(int *port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    socklen_t len = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, len) != 0 || listen(fd, BACKLOG) != 0 ||
-        getsockname(fd, (struct sockaddr *)&address, &len) != 0)
-        fail("listen");
-    *port = ntohs(address.sin_port);
-    return fd;
-}
-
 int main(int argc, char **argv)
 {
-    const char *cookie = getenv("MACULA_NAT_COOKIE");
-    struct in_addr host = {htonl(INADDR_LOOPBACK)};
-    char full_name[256];
-    int port;
+    ei_cnode node;
+    int listener = ei_node_start(&node, argc, argv);
 
-    if (argc != 2 || !cookie)
-        fail("reading the command line");
-    snprintf(full_name, sizeof full_name, "%s@127.0.0.1", argv[1]);
-    ei_init();
-    if (ei_connect_xinit(&node, "127.0.0.1", argv[1], full_name, &host, cookie, 0) < 0)
-        fail("ei_connect_xinit");
-    int listener = listen_anywhere(&port);
-    if (ei_publish(&node, port) < 0)
-        fail("ei_publish");
-    puts("ready");
-    fflush(stdout);
     for (;;) {
         ErlConnect peer;
         pthread_t thread;
