@@ -17,6 +17,7 @@ command_line_test_() ->
             [{"wrong command lines", fun wrong_command_lines/0},
              {"--help and --version", fun help_and_version/0},
              {"doc/operating.md lists the options as --help does", fun documented/0},
+             {"doc/operating.md lists the counters as sys:get_state does", fun documented_counters/0},
              {"options in the environment", fun environment/0},
              {"only the ready line on stdout", fun ready_line/0},
              {"long names", fun long_names/0},
@@ -104,6 +105,27 @@ documented() ->
     Of = maps:from_list([{Name, {replace(Values, "`", ""), replace(Default, "`", "")}} || [Name, _, Values, Default] <- Rows]),
     [?assertEqual({Name, {replace(Values, " or ", ", "), Default}}, {Name, maps:get(Name, Of)})
      || [Name, Values, Default] <- Told].
+
+%% In the section of their group, or behind the name of their group; each row with a meaning.
+documented_counters() ->
+    {ok, Page} = file:read_file("doc/operating.md"),
+    [_, Counters] = string:split(Page, "\n## Counters\n"),
+    [Section | _] = string:split(Counters, "\n## "),
+    Told = lists:append([told(Lines) || Lines <- string:split(Section, "\n### ", all)]),
+    with(#{}, fun(#{node := Node}, _) ->
+        State = maps:without([options, clocks], sys:get_state({?SERVER, Node})),
+        Shown = [{atom_to_list(Group), atom_to_list(Key)}
+                 || {Group, Counts} <- maps:to_list(State), is_map(Counts), Key <- maps:keys(Counts)],
+        ?assert(length(Shown) > 50),
+        ?assertEqual({[], []}, {Shown -- Told, Told -- Shown})
+    end).
+
+told(Section) ->
+    [Title | Lines] = string:split(Section, "\n", all),
+    [{case Group of "" -> binary_to_list(Title); _ -> Group end, Key}
+     || [Group, Keys, Meaning] <- rows(Lines, "^\\| (?:`([a-z_]+)`: )?((?:`[a-z_]+`(?:, )?)+) \\| [^|]+ \\|(.*)\\|$"),
+        [Key] <- rows(string:split(Keys, ",", all), "`([a-z_]+)`"),
+        string:trim(Meaning) =/= ""].
 
 rows(Lines, Regexp) ->
     [Row || Line <- Lines, {match, Row} <- [re:run(Line, Regexp, [{capture, all_but_first, list}])]].
