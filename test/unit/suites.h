@@ -41,15 +41,20 @@ int test_rounds(int rounds);
     X(nat_shortage) \
     X(nat_soak) \
     X(nat_strategy) \
+    X(net_kernel) \
     X(notifier) \
     X(options) \
+    X(process) \
     X(profile_term) \
+    X(requests) \
     X(router) \
     X(rpc) \
     X(subscribers) \
     X(sys) \
     X(term_check) \
-    X(term_write)
+    X(term_write) \
+    X(watch) \
+    X(worker)
 /* clang-format on */
 
 #endif

@@ -37,7 +37,7 @@ static void tear_down(void)
     ck_assert_uint_eq(calls.in_flight, 0);
     ck_assert_ptr_null(world.peer->watches);
     node_world_turn(&world); /* closes timers */
-    process_exit(&calls.process, slice_of("w\10shutdown"));
+    calls_stop(&calls);
     node_world_stop(&world);
 }
 

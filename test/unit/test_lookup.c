@@ -65,7 +65,7 @@ static void tear_down(void)
         ck_assert_ptr_null(connections[i]->watches);
         fake_peer_close(&peers[i]);
     }
-    process_exit(&calls.process, slice_of("w\10shutdown"));
+    calls_stop(&calls);
     fake_node_stop();
 }
 
