@@ -18,10 +18,12 @@ void buffer_free(struct buffer *b)
     buffer_init(b);
 }
 
-static uint8_t *make_room(struct buffer *b, size_t size)
+uint8_t *buffer_make_room(struct buffer *b, size_t size)
 {
     size_t used = buffer_size(b);
 
+    if (b->overflow)
+        return NULL;
     if (size > SIZE_MAX / 4 || used > SIZE_MAX / 4) {
         b->overflow = true;
         return NULL;
@@ -49,15 +51,6 @@ static uint8_t *make_room(struct buffer *b, size_t size)
     b->data = data;
     b->capacity = capacity;
     return b->data + b->end;
-}
-
-uint8_t *buffer_reserve(struct buffer *b, size_t size)
-{
-    if (b->overflow)
-        return NULL;
-    if (b->capacity - b->end >= size && b->data)
-        return b->data + b->end;
-    return make_room(b, size);
 }
 
 void buffer_grow(struct buffer *b, size_t size)

@@ -36,7 +36,7 @@ void buffer_free(struct buffer *b);
 
 /* Makes room for `size` more bytes and returns where they go, or NULL (and overflow). Commit with
  * buffer_grow. */
-uint8_t *buffer_reserve(struct buffer *b, size_t size);
+static inline uint8_t *buffer_reserve(struct buffer *b, size_t size);
 /* Counts `size` bytes written behind the end (at most what was reserved) as part of the data. */
 void buffer_grow(struct buffer *b, size_t size);
 /* Copies `size` bytes behind the end; `data` may be NULL if there are none. */
@@ -47,6 +47,16 @@ void buffer_consume(struct buffer *b, size_t size);
 void buffer_truncate(struct buffer *b, size_t size);
 /* Empties the buffer; memory above `keep` bytes is given back. */
 void buffer_reset(struct buffer *b, size_t keep);
+
+/* For buffer_reserve, where there is no room yet. */
+uint8_t *buffer_make_room(struct buffer *b, size_t size);
+
+static inline uint8_t *buffer_reserve(struct buffer *b, size_t size)
+{
+    if (b->data && !b->overflow && b->capacity - b->end >= size)
+        return b->data + b->end;
+    return buffer_make_room(b, size);
+}
 
 static inline size_t buffer_size(const struct buffer *b)
 {

@@ -48,8 +48,11 @@ bool connection_set_up(struct connection *c)
 
 struct connection *connection_find(struct node *node, struct slice name)
 {
-    struct connection *found;
+    struct connection *found = node->sender;
 
+    /* Most often it is the node whose frame is being handled: then nothing need be hashed. */
+    if (found && found->state == CONNECTION_UP && slice_is(name, found->name))
+        return found;
     HASH_FIND(hh, node->by_name, name.data, name.len, found);
     return found;
 }

@@ -105,10 +105,12 @@ struct process *process_find(struct node *node, const struct pid *pid)
 
 struct process *process_find_name(struct node *node, struct slice name)
 {
-    struct process *found = NULL;
+    struct process_table *table = &node->processes;
 
-    HASH_FIND(hh_name, node->processes.by_name, name.data, name.len, found);
-    return found;
+    /* Most often it is the same as the last time. */
+    if (!table->last_found || !slice_is(name, table->last_found->name))
+        HASH_FIND(hh_name, table->by_name, name.data, name.len, table->last_found);
+    return table->last_found;
 }
 
 static struct process *find_end(struct node *node, const struct control_end *end)
@@ -374,6 +376,8 @@ void process_exit(struct process *p, struct slice reason)
     HASH_DELETE(hh, table->by_number, p);
     if (p->name)
         HASH_DELETE(hh_name, table->by_name, p);
+    if (table->last_found == p)
+        table->last_found = NULL;
     /* A send may cut its connection off, and that takes monitors away: unhook first, look again
      * after. */
     while (p->monitors) {

@@ -460,7 +460,8 @@ void request_connection(struct requests *all, const struct caller *caller, struc
         request_refuse(all, caller, bad);
         return;
     }
-    arguments.request.options.origin = services_origin(caller->pid.node);
+    arguments.request.options.origin =
+        services_origin(connection_find(all->node, caller->pid.node));
     look_up_and_finish(all, caller, &arguments);
 }
 
@@ -482,7 +483,7 @@ void request_coordinate(struct requests *all, const struct connection *via, stru
         return;
     }
     arguments.peer = peer_name(all, via);
-    arguments.request.options.origin = via ? services_origin(slice_of(via->name)) : 0;
+    arguments.request.options.origin = services_origin(via);
     look_up_and_finish(all, NULL, &arguments);
 }
 

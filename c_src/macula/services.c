@@ -226,11 +226,11 @@ static bool may_be_asked(const struct service *s, const struct service_tries *tr
            connection_pending(n->via) <= SERVICES_MAX_OUTPUT && !was_tried(tries, n->via);
 }
 
-uint32_t services_origin(struct slice node_name)
+uint32_t services_origin(const struct connection *via)
 {
-    uint32_t origin = node_name.len > 0 ? table_hash(node_name.data, node_name.len) : 0;
-
-    return origin == 0 && node_name.len > 0 ? 1 : origin;
+    if (!via)
+        return 0;
+    return via->hh.hashv ? via->hh.hashv : 1;
 }
 
 static struct connection *note_try(const struct service *s, struct service_tries *tries)
@@ -358,7 +358,7 @@ void services_node_up(struct services *services, struct connection *c)
         return;
     }
     n->services = services;
-    n->origin = services_origin(slice_of(c->name));
+    n->origin = services_origin(c);
     HASH_ADD(by_origin, services->by_origin, origin, sizeof n->origin, n);
     n->rank = rank_of(services, c->name);
     n->number = ++services->nodes_made;

@@ -62,7 +62,7 @@ void services_init(struct services *services, struct process *owner, const char 
 void services_free(struct services *services);
 
 /* A short name for the node of a caller, which outlives its connection; 0 for an empty one. */
-uint32_t services_origin(struct slice node_name);
+uint32_t services_origin(const struct connection *via);
 /*
  * The node to ask next: those preferred, then the caller's (0: none), then any; the caller's own
  * comes first where a peer is to be reached. NULL if there is none left that is not busy. Notes it

@@ -157,12 +157,11 @@ bool reference_number(struct slice reference, struct slice node, uint32_t creati
 bool cursor_term(struct cursor *c, struct slice *raw)
 {
     const uint8_t *p = (const uint8_t *)c->data + c->at;
-    ssize_t size = term_size(p, (size_t)(c->end - c->at));
 
-    if (size < 0)
+    if (c->at >= c->end)
         return false;
-    *raw = (struct slice){p, (size_t)size};
-    c->at += (int)size;
+    *raw = (struct slice){p, term_size(p)};
+    c->at += (int)raw->len;
     return true;
 }
 

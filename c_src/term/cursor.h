@@ -55,7 +55,7 @@ bool cursor_binary(struct cursor *c, struct slice *bytes);
 bool cursor_pid(struct cursor *c, struct pid *pid);
 /* Reads a reference, as its bytes. */
 bool cursor_reference(struct cursor *c, struct slice *raw);
-/* Reads any term, as its bytes. Fails at the end, and without memory (term_check). */
+/* Reads any term, as its bytes. Fails at the end. */
 bool cursor_term(struct cursor *c, struct slice *raw);
 
 /* Gives the number of a reference that term_put_reference made for this node, else false. */

@@ -55,21 +55,21 @@ static inline const uint8_t *take(struct reader *r, size_t size)
 }
 
 /* Big-endian; 0 at the end. */
-static uint8_t take_u8(struct reader *r)
+static inline uint8_t take_u8(struct reader *r)
 {
     const uint8_t *p = take(r, 1);
 
     return p ? p[0] : 0;
 }
 
-static uint32_t take_u16(struct reader *r)
+static inline uint32_t take_u16(struct reader *r)
 {
     const uint8_t *p = take(r, 2);
 
     return p ? get_u16(p) : 0;
 }
 
-static uint32_t take_u32(struct reader *r)
+static inline uint32_t take_u32(struct reader *r)
 {
     const uint8_t *p = take(r, 4);
 
@@ -90,19 +90,32 @@ static int utf8_length(const uint8_t *s, size_t len)
     return count;
 }
 
-static bool is_ascii(const uint8_t *s, size_t len)
+#define NOT_ASCII UINT64_C(0x8080808080808080)
+
+static inline uint64_t load(const uint8_t *s, size_t size)
+{
+    uint64_t bytes = 0;
+
+    memcpy(&bytes, s, size);
+    return bytes;
+}
+
+/* Most atoms are node names and such: words are worth it, the last of which may overlap. */
+static inline bool is_ascii(const uint8_t *s, size_t len)
 {
     uint64_t any = 0;
 
-    /* Most atoms are node names and such: eight bytes at a time are worth it. */
-    for (; len >= sizeof any; s += sizeof any, len -= sizeof any) {
-        uint64_t eight;
-        memcpy(&eight, s, sizeof eight);
-        any |= eight;
+    if (len >= 8) {
+        for (size_t at = 0; at + 8 < len; at += 8)
+            any |= load(s + at, 8);
+        any |= load(s + len - 8, 8);
+    } else if (len >= 4) {
+        any = load(s, 4) | load(s + len - 4, 4);
+    } else {
+        while (len > 0)
+            any |= s[--len];
     }
-    for (; len > 0; s++, len--)
-        any |= *s;
-    return (any & UINT64_C(0x8080808080808080)) == 0;
+    return (any & NOT_ASCII) == 0;
 }
 
 static void check_atom(struct reader *r, uint8_t tag)
@@ -384,7 +397,6 @@ static bool note_key(struct level *level, struct keys *keys, const uint8_t *at)
     return true;
 }
 
-/* `keys` NULL: those of maps are not compared. */
 static ssize_t check(struct reader *r, struct keys *keys)
 {
     struct level stack[TERM_MAX_DEPTH + 1];
@@ -396,13 +408,13 @@ static ssize_t check(struct reader *r, struct keys *keys)
         while (stack[depth].left == 0) {
             if (stack[depth].must_end && stack[depth].must_end != r->pos)
                 return -EBADMSG;
-            if (keys && stack[depth].is_map && !keys_close(keys, stack[depth].first_key))
+            if (stack[depth].is_map && !keys_close(keys, stack[depth].first_key))
                 return -EBADMSG;
             if (depth == 0)
                 return (ssize_t)r->pos;
             depth--;
         }
-        if (keys && stack[depth].is_map && !note_key(&stack[depth], keys, r->data + r->pos))
+        if (stack[depth].is_map && !note_key(&stack[depth], keys, r->data + r->pos))
             return keys->seen > TERM_MAX_KEYS ? -E2BIG : -ENOMEM;
         if (++terms > TERM_MAX_TERMS)
             return -E2BIG;
@@ -415,7 +427,7 @@ static ssize_t check(struct reader *r, struct keys *keys)
             continue;
         if (depth == TERM_MAX_DEPTH)
             return -E2BIG;
-        inside.first_key = keys ? keys->count : 0;
+        inside.first_key = keys->count;
         stack[++depth] = inside;
     }
 }
@@ -430,9 +442,65 @@ ssize_t term_check(const uint8_t *data, size_t len)
     return size;
 }
 
-ssize_t term_size(const uint8_t *data, size_t len)
+/* The bytes behind the tag that belong to the term itself, and in *inside how many terms follow. */
+static size_t own_size(const uint8_t *p, uint64_t *inside)
 {
-    struct reader r = {.data = data, .len = len};
+    *inside = 0;
+    switch (p[0]) {
+    case TAG_SMALL_INTEGER:
+        return 1;
+    case TAG_INTEGER:
+        return 4;
+    case TAG_NEW_FLOAT:
+        return 8;
+    case TAG_SMALL_ATOM:
+    case TAG_SMALL_ATOM_UTF8:
+        return 1 + (size_t)p[1];
+    case TAG_ATOM:
+    case TAG_ATOM_UTF8:
+    case TAG_STRING:
+        return 2 + (size_t)get_u16(p + 1);
+    case TAG_SMALL_TUPLE:
+        *inside = p[1];
+        return 1;
+    case TAG_LARGE_TUPLE:
+        *inside = get_u32(p + 1);
+        return 4;
+    case TAG_LIST:
+        *inside = (uint64_t)get_u32(p + 1) + 1;
+        return 4;
+    case TAG_MAP:
+        *inside = (uint64_t)get_u32(p + 1) * 2;
+        return 4;
+    case TAG_BINARY:
+        return 4 + (size_t)get_u32(p + 1);
+    case TAG_BIT_BINARY:
+    case TAG_LARGE_BIG:
+        return 5 + (size_t)get_u32(p + 1);
+    case TAG_SMALL_BIG:
+        return 2 + (size_t)p[1];
+    case TAG_NEW_PID:
+    case TAG_V4_PORT:
+        return 1 + own_size(p + 1, inside) + 12;
+    case TAG_NEW_PORT:
+        return 1 + own_size(p + 1, inside) + 8;
+    case TAG_NEWER_REFERENCE:
+        return 2 + 1 + own_size(p + 3, inside) + 4 + 4 * (size_t)get_u16(p + 1);
+    case TAG_EXPORT:
+        *inside = 3;
+        return 0;
+    case TAG_NEW_FUN: /* its size counts itself, and all that is inside */
+        return get_u32(p + 1);
+    default: /* TAG_NIL */
+        return 0;
+    }
+}
 
-    return check(&r, NULL);
+size_t term_size(const uint8_t *data)
+{
+    const uint8_t *p = data;
+
+    for (uint64_t left = 1, inside; left > 0; left += inside - 1)
+        p += 1 + own_size(p, &inside);
+    return (size_t)(p - data);
 }

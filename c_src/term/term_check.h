@@ -29,7 +29,7 @@
  */
 ssize_t term_check(const uint8_t *data, size_t len);
 
-/* The same of a term inside of one that was checked: its maps are good. */
-ssize_t term_size(const uint8_t *data, size_t len);
+/* Returns the size of a term that has passed the check, or is part of one that has. */
+size_t term_size(const uint8_t *data);
 
 #endif

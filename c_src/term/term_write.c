@@ -22,14 +22,37 @@
             (b)->overflow = true;                                     \
     } while (0)
 
+/*
+ * What every answer is made of is written here and not by ei, which takes a thousand instructions
+ * for an answer, most of them to count the characters of names that have been checked already.
+ */
+static void put_head(struct buffer *b, uint8_t tag, uint8_t size)
+{
+    uint8_t *to = buffer_reserve(b, 2);
+
+    if (!to)
+        return;
+    to[0] = tag;
+    to[1] = size;
+    buffer_grow(b, 2);
+}
+
 void term_put_version(struct buffer *b)
 {
-    PUT(b, 0, ei_encode_version);
+    uint8_t *to = buffer_reserve(b, 1);
+
+    if (!to)
+        return;
+    *to = TAG_VERSION;
+    buffer_grow(b, 1);
 }
 
 void term_put_tuple(struct buffer *b, int arity)
 {
-    PUT(b, 0, ei_encode_tuple_header, arity);
+    if (arity <= UINT8_MAX)
+        put_head(b, TAG_SMALL_TUPLE, (uint8_t)arity);
+    else
+        PUT(b, 0, ei_encode_tuple_header, arity);
 }
 
 void term_put_list(struct buffer *b, int length)
@@ -49,8 +72,13 @@ void term_put_map(struct buffer *b, int pairs)
 
 void term_put_atom_slice(struct buffer *b, struct slice name)
 {
-    PUT(b, name.len, ei_encode_atom_len_as, (const char *)name.data, (int)name.len, ERLANG_UTF8,
-        ERLANG_UTF8);
+    if (name.len > UINT8_MAX) {
+        PUT(b, name.len, ei_encode_atom_len_as, (const char *)name.data, (int)name.len, ERLANG_UTF8,
+            ERLANG_UTF8);
+        return;
+    }
+    put_head(b, TAG_SMALL_ATOM_UTF8, (uint8_t)name.len);
+    buffer_append(b, name.data, name.len);
 }
 
 void term_put_atom(struct buffer *b, const char *name)
@@ -70,7 +98,10 @@ struct slice term_atom(uint8_t room[static TERM_ATOM_SIZE], const char *name)
 
 void term_put_int(struct buffer *b, int64_t value)
 {
-    PUT(b, 0, ei_encode_longlong, value);
+    if (value >= 0 && value <= UINT8_MAX)
+        put_head(b, TAG_SMALL_INTEGER, (uint8_t)value);
+    else
+        PUT(b, 0, ei_encode_longlong, value);
 }
 
 void term_put_binary(struct buffer *b, struct slice bytes)

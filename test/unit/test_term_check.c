@@ -276,7 +276,7 @@ static size_t put_maps(uint8_t *to, uint32_t count)
     return (size_t)(p - to);
 }
 
-/* Keys are counted over all maps of a term; one that was checked is not compared again. */
+/* Keys are counted over all maps of a term. */
 START_TEST(test_many_keys)
 {
     uint8_t *bytes = malloc(16 + 8 * (TERM_MAX_KEYS + 1));
@@ -287,7 +287,6 @@ START_TEST(test_many_keys)
     ck_assert_int_eq(term_check(bytes, len), (ssize_t)len);
     len = put_maps(bytes, TERM_MAX_KEYS + 1);
     ck_assert_int_eq(term_check(bytes, len), -E2BIG);
-    ck_assert_int_eq(term_size(bytes, len), (ssize_t)len);
     free(bytes);
 }
 END_TEST
