@@ -58,16 +58,6 @@ void buffer_grow(struct buffer *b, size_t size)
     b->end += size;
 }
 
-void buffer_append(struct buffer *b, const void *data, size_t size)
-{
-    uint8_t *to = buffer_reserve(b, size);
-
-    if (!to || size == 0)
-        return;
-    memcpy(to, data, size);
-    b->end += size;
-}
-
 void buffer_consume(struct buffer *b, size_t size)
 {
     b->start += size;
@@ -101,9 +91,4 @@ uint8_t *slice_copy(struct slice s)
 bool slice_equal(struct slice a, struct slice b)
 {
     return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
-}
-
-struct slice slice_of(const char *text)
-{
-    return (struct slice){(const uint8_t *)text, strlen(text)};
 }

@@ -40,7 +40,7 @@ static inline uint8_t *buffer_reserve(struct buffer *b, size_t size);
 /* Counts `size` bytes written behind the end (at most what was reserved) as part of the data. */
 void buffer_grow(struct buffer *b, size_t size);
 /* Copies `size` bytes behind the end; `data` may be NULL if there are none. */
-void buffer_append(struct buffer *b, const void *data, size_t size);
+static inline void buffer_append(struct buffer *b, const void *data, size_t size);
 /* Drops `size` bytes from the front. */
 void buffer_consume(struct buffer *b, size_t size);
 /* Cuts the data back to `size` bytes and clears overflow: undoes appends that went wrong. */
@@ -56,6 +56,16 @@ static inline uint8_t *buffer_reserve(struct buffer *b, size_t size)
     if (b->data && !b->overflow && b->capacity - b->end >= size)
         return b->data + b->end;
     return buffer_make_room(b, size);
+}
+
+static inline void buffer_append(struct buffer *b, const void *data, size_t size)
+{
+    uint8_t *to = buffer_reserve(b, size);
+
+    if (!to || size == 0)
+        return;
+    memcpy(to, data, size);
+    b->end += size;
 }
 
 static inline size_t buffer_size(const struct buffer *b)
@@ -78,7 +88,10 @@ static inline struct slice buffer_slice(const struct buffer *b)
 uint8_t *slice_copy(struct slice s);
 bool slice_equal(struct slice a, struct slice b);
 /* Views a text without its ending 0. */
-struct slice slice_of(const char *text);
+static inline struct slice slice_of(const char *text)
+{
+    return (struct slice){(const uint8_t *)text, strlen(text)};
+}
 
 /* Whether the bytes are those of the text. */
 static inline bool slice_is(struct slice s, const char *text)

@@ -72,17 +72,6 @@ bool cursor_atom(struct cursor *c, struct slice *name)
     return true;
 }
 
-bool cursor_is_atom(struct cursor *c, const char *name)
-{
-    int at = c->at;
-    struct slice found;
-
-    if (cursor_atom(c, &found) && slice_is(found, name))
-        return true;
-    c->at = at;
-    return false;
-}
-
 bool cursor_bool(struct cursor *c, bool *value)
 {
     if (cursor_is_atom(c, "true"))

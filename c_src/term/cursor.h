@@ -45,7 +45,16 @@ bool cursor_map(struct cursor *c, int *pairs);
 /* Reads an atom in any of its four forms. */
 bool cursor_atom(struct cursor *c, struct slice *name);
 /* Reads the atom `name` and no other. */
-bool cursor_is_atom(struct cursor *c, const char *name);
+static inline bool cursor_is_atom(struct cursor *c, const char *name)
+{
+    int at = c->at;
+    struct slice found;
+
+    if (cursor_atom(c, &found) && slice_is(found, name))
+        return true;
+    c->at = at;
+    return false;
+}
 /* Reads `true` or `false`. */
 bool cursor_bool(struct cursor *c, bool *value);
 /* Reads an integer; one outside of int64_t is no match. */

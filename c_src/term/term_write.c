@@ -81,11 +81,6 @@ void term_put_atom_slice(struct buffer *b, struct slice name)
     buffer_append(b, name.data, name.len);
 }
 
-void term_put_atom(struct buffer *b, const char *name)
-{
-    term_put_atom_slice(b, slice_of(name));
-}
-
 struct slice term_atom(uint8_t room[static TERM_ATOM_SIZE], const char *name)
 {
     size_t len = strlen(name);

@@ -18,8 +18,11 @@ void term_put_nil(struct buffer *b);
 /* A map's head; `pairs` times a key and its value follow. */
 void term_put_map(struct buffer *b, int pairs);
 /* `name` in UTF-8, at most 255 characters. */
-void term_put_atom(struct buffer *b, const char *name);
 void term_put_atom_slice(struct buffer *b, struct slice name);
+static inline void term_put_atom(struct buffer *b, const char *name)
+{
+    term_put_atom_slice(b, slice_of(name));
+}
 void term_put_int(struct buffer *b, int64_t value);
 void term_put_binary(struct buffer *b, struct slice bytes);
 void term_put_pid(struct buffer *b, const struct pid *pid);

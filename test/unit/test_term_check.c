@@ -123,6 +123,7 @@ START_TEST(test_good)
     uint8_t longer[200];
 
     ck_assert_int_eq(check(t->bytes, t->len), (ssize_t)t->len);
+    ck_assert_uint_eq(term_size((const uint8_t *)t->bytes), t->len);
     for (size_t len = 0; len < t->len; len++)
         ck_assert_msg(check(t->bytes, len) == -EBADMSG, "term %d of %zu bytes", _i, len);
     /* What follows is not of its business. */
