@@ -47,8 +47,8 @@ void input_free(struct input *input);
 /* For every transport that a connection is given. */
 extern const struct transport_callbacks input_transport_callbacks;
 
-/* The transport of `c` is open and a client's: its handshake begins. Returns 0, or a negative errno,
- * and `c` is the caller's to close. */
+/* The transport of `c` is open and a client's: its handshake begins. Returns 0, or a negative
+ * errno, and `c` is the caller's to close. */
 int input_accept(struct connection *c);
 /* Prepares the handshake with `name`, which goes on when the transport of `c` is open. Returns 0,
  * -ENOMEM, or -EINVAL if that is no name. */

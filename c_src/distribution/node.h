@@ -59,8 +59,8 @@ struct process_table {
     struct process *by_number;
     struct process *by_name;
     struct process *last_found; /* by its name, or NULL */
-    struct monitor *monitors; /* by connection and reference */
-    struct link *links;       /* by connection, pid and process */
+    struct monitor *monitors;   /* by connection and reference */
+    struct link *links;         /* by connection, pid and process */
     uint32_t last_number;
 };
 
