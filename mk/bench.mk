@@ -21,8 +21,8 @@ $(BENCH)/%.beam: test/bench/%.erl
 	@mkdir -p $(@D)
 	$(Q)erlc -Werror +debug_info -o $(@D) $<
 
-# Calls through the Erlang module beside calls to Erlang servers: JSON lines. BENCH_ARGS are milliseconds of a round
-# and rounds.
+# Calls through the Erlang module beside calls to other servers: JSON lines and a table. BENCH_ARGS are milliseconds of a
+# round and rounds.
 BENCH_ARGS ?= 200 5
 BENCH_APP := build/bench/macula_nat_cnode
 
@@ -31,7 +31,7 @@ bench-app:
 	@+$(SUBMAKE) program
 	@mkdir -p $(BENCH_APP)/ebin $(BENCH_APP)/priv
 	@cp $(PROGRAM) $(BENCH_APP)/priv
-	@erlc -Werror -o $(BENCH_APP)/ebin src/*.erl test/bench/app_bench.erl
+	@erlc -Werror -o $(BENCH_APP)/ebin src/*.erl test/bench/app_bench.erl test/bench/bench_server.erl
 	@erl -noinput -boot no_dot_erlang -name app_bench_$$$$@127.0.0.1 -kernel logger_level error \
 	    -pa $(BENCH_APP)/ebin -run app_bench main $(BENCH_ARGS)
 

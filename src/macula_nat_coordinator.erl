@@ -69,10 +69,10 @@
     distribution :: pid() | undefined,
     %% That of net_kernel, where distribution is our own.
     kernel :: reference() | undefined,
-    %% While the C node can be called: the monitor. While it cannot: since when, and what is done about it.
+    %% While the C node can be called: the monitor of its watch. While it cannot: since when, and what is done about it.
     monitor :: reference() | undefined,
     down_since :: integer(),
-    probe :: {pid(), reference()} | undefined,
+    probe :: {macula_nat_cnode_watch:watch(), reference()} | undefined,
     retry :: reference() | undefined,
     delay = 0 :: non_neg_integer(),
     %% Whether its absence was logged.
@@ -88,9 +88,6 @@
 %% From one attempt to the next, doubled up to the last.
 -define(FIRST_DELAY_MS, 100).
 -define(LAST_DELAY_MS, 5000).
--define(ANSWER_MS, 3000).
-%% A name that no process has.
--define(NOBODY, macula_nat_cnode_absent).
 %% For whoever has stopped our distribution to start another.
 -define(NO_DISTRIBUTION_MS, 1000).
 
@@ -154,23 +151,30 @@ get_pending() ->
 
 %% A C node that is not there is to callers what a local server that is not there is.
 call(Request) ->
-    try
-        gen_server:call(server(), Request)
-    catch
-        exit:{{nodedown, _}, _} -> exit({noproc, {gen_server, call, [?MODULE, Request]}});
-        exit:{Reason, {gen_server, call, _}} -> exit({Reason, {gen_server, call, [?MODULE, Request]}})
+    Result =
+        case lookup(call) of
+            {Server, Watch} -> macula_nat_cnode_watch:call(Server, Watch, Request);
+            undefined -> {error, noproc}
+        end,
+    case Result of
+        {ok, Reply} -> Reply;
+        {error, noconnection} -> exit({noproc, {gen_server, call, [?MODULE, Request]}});
+        {error, Reason} -> exit({Reason, {gen_server, call, [?MODULE, Request]}})
     end.
 
 cast(Msg) ->
-    gen_server:cast(server(), Msg).
+    case lookup(cnode) of
+        undefined -> ok;
+        Node -> gen_server:cast({?MODULE, Node}, Msg)
+    end.
 
-%% The table ends with the local process, however that ends; without it the local name fails as it should.
-server() ->
-    try ets:lookup(?MODULE, cnode) of
-        [{cnode, Node}] -> {?MODULE, Node};
-        [] -> ?NOBODY
+%% The table ends with the local process, however that ends.
+lookup(Key) ->
+    try ets:lookup(?MODULE, Key) of
+        [{_, Value}] -> Value;
+        [] -> undefined
     catch
-        error:badarg -> ?MODULE
+        error:badarg -> undefined
     end.
 
 %%%-------------------------------------------------------------------
@@ -260,8 +264,10 @@ handle_cast(Msg, State) ->
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
 handle_info({'DOWN', Monitor, process, _, Reason}, #state{monitor = Monitor} = State) ->
     {noreply, down(Reason, State)};
-handle_info({'DOWN', Ref, process, Pid, Result}, #state{probe = {Pid, Ref}} = State) ->
-    probed(Result, State);
+handle_info({Watch, answers}, #state{probe = {Watch, _}} = State) ->
+    {noreply, up(State)};
+handle_info({'DOWN', Ref, process, _, _}, #state{probe = {_, Ref}} = State) ->
+    not_up(State);
 handle_info({'DOWN', Kernel, process, _, _}, #state{kernel = Kernel} = State) ->
     _ = erlang:send_after(?NO_DISTRIBUTION_MS, self(), distribution_stopped),
     {noreply, State#state{distribution = undefined}};
@@ -317,19 +323,17 @@ terminate(_Reason, #state{program = Program, distribution = Distribution}) ->
 
 %% At the start: until it can, or the time is over.
 await_up(State, Deadline) ->
-    #state{probe = {Pid, Ref}, cnode = Node} = Probing = probe(State),
+    #state{probe = {Watch, Ref}, cnode = Node} = Probing = probe(State),
     receive
-        {'DOWN', Ref, process, Pid, Result} ->
-            case probed(Result, Probing) of
-                {noreply, #state{monitor = undefined, retry = Retry} = Down} ->
-                    receive
-                        {nodeup, Node, _} -> await_up(Down, Deadline);
-                        {timeout, Retry, probe} -> await_up(Down, Deadline)
-                    after left(Deadline) ->
-                        Down
-                    end;
-                {noreply, Up} ->
-                    Up
+        {Watch, answers} ->
+            up(Probing);
+        {'DOWN', Ref, process, _, _} ->
+            {noreply, #state{retry = Retry} = Down} = not_up(Probing),
+            receive
+                {nodeup, Node, _} -> await_up(Down, Deadline);
+                {timeout, Retry, probe} -> await_up(Down, Deadline)
+            after left(Deadline) ->
+                Down
             end
     after left(Deadline) ->
         Probing
@@ -337,27 +341,16 @@ await_up(State, Deadline) ->
 
 %% By another process, as it may take seconds.
 probe(#state{monitor = undefined, probe = undefined, cnode = Node, direction = Direction} = State) ->
-    State#state{probe = spawn_monitor(fun() -> is_connected(Direction, Node) andalso answers(Node) andalso exit(answers) end)};
+    State#state{probe = macula_nat_cnode_watch:start(?MODULE, Node, Direction)};
 probe(State) ->
     State.
 
-%% Nobody but the program itself can make the connection to this VM.
-is_connected(in, Node) -> lists:member(Node, nodes(hidden));
-is_connected(out, Node) -> net_kernel:connect_node(Node) =:= true.
-
-%% A request that changes nothing.
-answers(Node) ->
-    try
-        gen_server:call({?MODULE, Node}, {detach_peer, <<"macula_nat_cnode">>}, ?ANSWER_MS) =:= ok
-    catch
-        exit:_ -> false
-    end.
-
-probed(answers, #state{cnode = Node, is_missed = IsMissed} = State) ->
+up(#state{cnode = Node, probe = {Watch, Ref}, is_missed = IsMissed} = State) ->
     _ = [macula_nat_cnode_log:log(notice, "macula_nat_coordinator: the C node ~ts is there", [Node]) || IsMissed],
-    true = ets:insert(?MODULE, {cnode, Node}),
-    {noreply, State#state{monitor = monitor(process, {?MODULE, Node}), probe = undefined, delay = 0, is_missed = false}};
-probed(_, #state{program = Program, cnode = Node, down_since = Since, delay = Delay} = State) ->
+    true = ets:insert(?MODULE, [{cnode, Node}, {call, {{?MODULE, Node}, Watch}}]),
+    State#state{monitor = Ref, probe = undefined, delay = 0, is_missed = false}.
+
+not_up(#state{program = Program, cnode = Node, down_since = Since, delay = Delay} = State) ->
     case Program =/= undefined andalso now_ms() - Since > ?RECONNECT_MS of
         true ->
             {stop, {cnode_down, Node}, State};
@@ -368,7 +361,7 @@ probed(_, #state{program = Program, cnode = Node, down_since = Since, delay = De
 
 %% The connection is tried again at once: it may have been the connection only.
 down(Reason, #state{cnode = Node} = State) ->
-    true = ets:delete(?MODULE, cnode),
+    true = ets:delete_all_objects(?MODULE),
     macula_nat_cnode_log:log(warning, "macula_nat_coordinator: the C node ~ts is gone: ~0tp", [Node, Reason]),
     probe(State#state{monitor = undefined, down_since = now_ms(), is_missed = true}).
 

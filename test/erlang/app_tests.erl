@@ -25,6 +25,11 @@ in_vms() ->
         {"options from the application's environment", fun environment/0},
         {"two VMs and one C node", fun() -> shared(long(), long()) end},
         {"two plain VMs and one C node", fun() -> shared(Plain, Plain) end},
+        {"the C node is killed in the middle of a call", fun killed_in_call/0},
+        {"the reason of an end in the middle of a call", fun ended_in_call/0},
+        {"a reply that comes too late", fun late_reply/0},
+        {"calls leave nothing behind", fun many_calls/0},
+        {"calls while the C node restarts", fun restarts/0},
         {"requests to the local name", fun forwarded/0},
         {"requests from a third node", fun third_node/0},
         {"the connection to the program is lost", fun disconnected/0},
@@ -286,6 +291,147 @@ late_cnode() ->
         shutdown(Sup)
     end),
     cnode:peer_stop(Vm).
+
+%%%-------------------------------------------------------------------
+%%% Calls
+%%%-------------------------------------------------------------------
+
+killed_in_call() ->
+    with_vm(long(), fun() ->
+        {Sup, _} = supervise(#{}),
+        [C] = nodes(hidden),
+        [] = ?NAME:get_pending(),
+        kill_program(C, "STOP"),
+        Asker = spawn_asker(fun() -> ?NAME:get_pending() end),
+        cnode:await(fun() -> process_info(Asker, status) =:= {status, waiting} end),
+        kill_program(C, "KILL"),
+        ?assertEqual({noproc, {gen_server, call, [?NAME, get_pending]}}, answer(Asker)),
+        shutdown(Sup)
+    end).
+
+%% Nobody but the local processes of the module monitors the C node, and callers get the reason all the same.
+ended_in_call() ->
+    with_double(fun(Double) ->
+        [begin
+            Asker = spawn_asker(fun() -> ?NAME:request_connection(<<"a">>, <<"b">>) end),
+            cnode:await(fun() -> asked(Double) =:= Asker end),
+            ?assertNot(lists:member(Asker, ask(Double, monitored_by))),
+            Double ! {exit, Reason},
+            ?assertEqual({Reason, {gen_server, call, [?NAME, {request_connection, <<"a">>, <<"b">>, #{}}]}}, answer(Asker)),
+            present()
+        end || Reason <- [normal, shutdown, {any, reason}]]
+    end).
+
+late_reply() ->
+    with_double(fun(Double) ->
+        Request = {request_connection, <<"a">>, <<"b">>, #{}},
+        ?assertExit({timeout, {gen_server, call, [?NAME, Request]}}, ?NAME:request_connection(<<"a">>, <<"b">>)),
+        ?assertEqual(self(), asked(Double)),
+        Double ! reply,
+        receive replied -> ok end,
+        ?assertEqual([{messages, []}, {monitors, []}], process_info(self(), [messages, monitors]))
+    end).
+
+many_calls() ->
+    with_vm([], fun() ->
+        {ok, _} = ?NAME:start_link(#{}),
+        [[] = ?NAME:get_pending() || _ <- lists:seq(1, 10000)],
+        ?assertEqual([{messages, []}, {monitors, []}], process_info(self(), [messages, monitors])),
+        ?assertEqual([], [Pid || Pid <- processes(), {monitored_by, By} <- [process_info(Pid, monitored_by)],
+                                 lists:member(self(), By)]),
+        ok = gen_server:stop(?NAME)
+    end).
+
+%% Each call is answered, or fails as one to a server that is not there.
+restarts() ->
+    with_vm(long(), fun() ->
+        {Sup, _} = supervise(#{}),
+        Self = self(),
+        Askers = [spawn_asker(fun() -> ask_on(Self) end) || _ <- lists:seq(1, 4)],
+        [begin
+            Before = whereis(?NAME),
+            [receive {Asker, answered} -> ok end || Asker <- Askers],
+            [C] = nodes(hidden),
+            kill_program(C, "KILL"),
+            [receive {Asker, not_there} -> ok end || Asker <- Askers],
+            restarted(Before)
+        end || _ <- lists:seq(1, 5)],
+        [Asker ! stop || Asker <- Askers],
+        [?assertEqual([{messages, []}, {monitors, []}], answer(Asker)) || Asker <- Askers],
+        shutdown(Sup)
+    end).
+
+%% It tells when the C node is there, and when it is not, until it is told to stop.
+ask_on(To) ->
+    ask_on(To, not_there).
+
+ask_on(To, Last) ->
+    Now =
+        try ?NAME:get_pending() of
+            [] -> answered
+        catch
+            exit:{noproc, {gen_server, call, [?NAME, get_pending]}} -> not_there
+        end,
+    _ = [To ! {self(), Now} || Now =/= Last],
+    receive
+        stop -> process_info(self(), [messages, monitors])
+    after 0 ->
+        ask_on(To, Now)
+    end.
+
+%% A process that calls; its result, or the reason that it exits with.
+spawn_asker(Call) ->
+    Self = self(),
+    spawn(fun() -> Self ! {self(), answer, try Call() catch exit:Reason -> Reason end} end).
+
+answer(Asker) ->
+    receive {Asker, answer, Answer} -> Answer after 30000 -> error(no_answer) end.
+
+%% A VM whose C node is an Erlang process, which keeps request_connection to itself until it is told to reply.
+with_double(Fun) ->
+    #{node := Node} = Peer = cnode:peer(),
+    _ = cnode:on(Peer, fun() -> spawn(fun doubles/0) end),
+    with_vm(long(), fun() ->
+        {ok, _} = ?NAME:start_link(#{cnode => Node}),
+        Fun({?NAME, Node}),
+        ok = gen_server:stop(?NAME)
+    end),
+    cnode:peer_stop(Peer).
+
+%% One after the other.
+doubles() ->
+    {Pid, Ref} = spawn_monitor(fun() -> true = register(?NAME, self()), double(none) end),
+    receive {'DOWN', Ref, process, Pid, _} -> doubles() end.
+
+double(Kept) ->
+    receive
+        {'$gen_call', From, {request_connection, _, _, _}} ->
+            double(From);
+        {'$gen_call', From, Request} ->
+            gen_server:reply(From, case Request of
+                asked -> Kept;
+                monitored_by -> element(2, process_info(self(), monitored_by));
+                get_pending -> [];
+                {detach_peer, _} -> ok
+            end),
+            double(Kept);
+        reply ->
+            gen_server:reply(Kept, late),
+            element(1, Kept) ! replied,
+            double(Kept);
+        {exit, Reason} ->
+            exit(Reason)
+    end.
+
+ask(Double, Question) ->
+    gen_server:call(Double, Question).
+
+%% Whose request the double keeps.
+asked(Double) ->
+    case ask(Double, asked) of
+        {Pid, _} -> Pid;
+        none -> none
+    end.
 
 %%%-------------------------------------------------------------------
 %%% The local name
