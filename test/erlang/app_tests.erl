@@ -298,7 +298,7 @@ late_cnode() ->
 
 killed_in_call() ->
     with_vm(long(), fun() ->
-        {Sup, _} = supervise(#{}),
+        {Sup, First} = supervise(#{}),
         [C] = nodes(hidden),
         [] = ?NAME:get_pending(),
         kill_program(C, "STOP"),
@@ -306,6 +306,7 @@ killed_in_call() ->
         cnode:await(fun() -> process_info(Asker, status) =:= {status, waiting} end),
         kill_program(C, "KILL"),
         ?assertEqual({noproc, {gen_server, call, [?NAME, get_pending]}}, answer(Asker)),
+        restarted(First),
         shutdown(Sup)
     end).
 
