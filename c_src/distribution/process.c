@@ -383,7 +383,7 @@ void process_exit(struct process *p, struct slice reason)
     while (p->monitors) {
         struct monitor *m = p->monitors;
         struct control_end end = {.pid = self};
-        if (m->by_name)
+        if (m->by_name && p->name)
             end.name = slice_of(p->name);
         send_down(m->via, &end, m->watcher, m->reference, reason);
         monitor_remove(m);
