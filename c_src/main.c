@@ -19,10 +19,6 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
-
 struct program {
     struct options options;
     uv_loop_t loop;
@@ -205,10 +201,6 @@ int main(int argc, char **argv)
         return parsed == -ENOMEM ? EX_OSERR : EX_USAGE;
     }
     log_init(program.options.log_level, STDERR_FILENO);
-#ifdef __GLIBC__
-    /* Large buffers are mapped, so that they go back to the system as soon as they are freed. */
-    mallopt(M_MMAP_THRESHOLD, 256 << 10);
-#endif
     int status = EX_NOPERM;
     if (cookie_load(cookie, program.options.cookie_file, error, sizeof error) == 0)
         status = run(&program, cookie);

@@ -4,9 +4,6 @@
 #include "nat/nat_expect.h"
 
 #include <errno.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 #include <openssl/rand.h>
 #include <string.h>
 #include <time.h>
@@ -17,7 +14,6 @@
 #define NS_PER_MS        1000000
 #define CLOCK_READING_NS 1000 /* from reading one clock to reading the next, most often */
 #define NS_PER_S         INT64_C(1000000000)
-#define CROWD_MIN        10000 /* sessions whose memory is worth looking for */
 
 /* --- time and chance --- */
 
@@ -89,30 +85,6 @@ static void carry_out(struct driver *d)
 
 /* --- the timer --- */
 
-/*
- * The allocator gives freed memory back by itself only from its end. When most sessions of a crowd
- * are gone it is told to look everywhere, which takes some ten milliseconds for a million; and once
- * more when the last one has gone, as hash tables keep their size until then.
- */
-static void give_memory_back(struct driver *d)
-{
-    const struct nat_counters *n = nat_counters(d->nat);
-    uint64_t count = n->ended;
-
-    for (int i = 0; i < NAT_LIVE_STATES; i++)
-        count += n->live[i];
-    if (count > d->crowd)
-        d->crowd = count;
-    bool most_are_gone = d->crowd >= CROWD_MIN && count <= d->crowd / 8;
-    if (!most_are_gone && !(d->some_stayed && count == 0))
-        return;
-    d->crowd = count;
-    d->some_stayed = count > 0;
-#ifdef __GLIBC__
-    malloc_trim(0);
-#endif
-}
-
 static void set_timer(struct driver *d);
 
 /* As long as this took, nothing more is due: sessions that retry again and again have at most half
@@ -130,7 +102,6 @@ void driver_tick(struct driver *d)
         end = aligned_ns(d);
     } while (is_more && end - start < TICK_NS);
     d->rest_until_ns = end + (end - start);
-    give_memory_back(d);
     set_timer(d);
 }
 

@@ -26,8 +26,6 @@ struct driver {
     uint64_t timer_at;      /* as nat_now.monotonic_ms */
     uint64_t rest_until_ns; /* of the same clock: before, nothing that is due is done */
     uint64_t phase_ns; /* by which wall time is further into its millisecond than uv_hrtime() */
-    uint64_t crowd;    /* the most sessions at a time since memory was given back */
-    bool some_stayed;  /* when it was */
     uint8_t random[DRIVER_RANDOM_POOL];
     size_t random_left;
 };
