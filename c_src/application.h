@@ -19,8 +19,7 @@
 struct application_config {
     struct server_config server; /* its ctx and callbacks are called as they are */
     struct coordinator_options coordinator;
-    /* One of the processes has ended that the application exists for, or its node has: `reason` is
-     * a term. Not called once application_stop has been. */
+    /* One of the processes has ended, for `reason` (a term). Not called after application_stop. */
     void (*on_terminated)(void *ctx, struct slice reason);
     void *ctx;
 };

@@ -8,7 +8,7 @@
 
 /*
  * Makes sure that descriptors 0, 1 and 2 are open (/dev/null where they were not), so that none of
- * our own gets one of these numbers, and that DESCRIPTORS_MIN more can be had. Returns 0 or a
+ * our own gets one of these numbers, and that DESCRIPTORS_MIN more can be opened. Returns 0 or a
  * negative errno.
  */
 int descriptors_prepare(void);

@@ -59,16 +59,16 @@ static void on_failed(void *ctx, const char *why)
     program_stop(ctx, EX_UNAVAILABLE);
 }
 
-/* A process has ended that this program exists for: in order, or because somebody ended it. */
+/* A process has ended: by request (sys:terminate), or by an exit signal. */
 static void on_terminated(void *ctx, struct slice reason)
 {
     struct program *p = ctx;
     struct cursor c = cursor_of(reason);
-    bool in_order = cursor_is_atom(&c, "normal") || cursor_is_atom(&c, "shutdown");
+    bool by_request = cursor_is_atom(&c, "normal") || cursor_is_atom(&c, "shutdown");
 
-    log_event(in_order ? LOG_NOTICE : LOG_ERR, "stop", NULL, "ended by %s of another node",
-              in_order ? "request" : "an exit");
-    program_stop(p, in_order ? EXIT_SUCCESS : EXIT_FAILURE);
+    log_event(by_request ? LOG_NOTICE : LOG_ERR, "stop", NULL, "ended by %s of another node",
+              by_request ? "request" : "an exit");
+    program_stop(p, by_request ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
 static void on_end_signal(void *ctx, int number)
@@ -182,7 +182,7 @@ int main(int argc, char **argv)
     int descriptors = descriptors_prepare();
 
     if (descriptors != 0) {
-        fprintf(stderr, "macula_nat_cnode: no %d file descriptors can be had: %s\n",
+        fprintf(stderr, "macula_nat_cnode: %d more file descriptors cannot be opened: %s\n",
                 DESCRIPTORS_MIN, strerror(-descriptors));
         return EX_OSERR;
     }

@@ -123,7 +123,7 @@ static int read_number(struct parse *p, const struct row *row, const char *value
     return 0;
 }
 
-/* The values of a choice as they are told: "a, b or c". */
+/* The values of a choice as text: "a, b or c". */
 struct choices {
     char text[80];
 };

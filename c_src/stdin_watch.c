@@ -33,7 +33,7 @@ int stdin_watch_start(struct stdin_watch *in, uv_loop_t *loop, void (*on_end)(vo
 
     in->on_end = on_end;
     in->ctx = ctx;
-    /* A file, /dev/null too, is never written to by whoever started us: it has ended from the
+    /* A file, /dev/null too, is never written to: it has ended from the
      * start. */
     if (type == UV_FILE || type == UV_UNKNOWN_HANDLE) {
         uv_timer_init(loop, &in->timer);

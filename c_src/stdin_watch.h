@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Standard input, where its end is to be the end of the program. */
+/* Waits for the end of standard input, for --exit-on-stdin-eof. */
 #ifndef STDIN_WATCH_H
 #define STDIN_WATCH_H
 

@@ -36,7 +36,7 @@ accept(Listener, CNode) ->
         {error, closed} ->
             ok;
         {error, _} ->
-            %% No descriptor, or whoever knocked has gone.
+            %% No descriptor is free, or the client has gone.
             timer:sleep(100),
             accept(Listener, CNode)
     end.

@@ -4,7 +4,7 @@
 %% The functions go from the calling process straight to the C node. The process that {@link start_link/1} starts owns
 %% the C program (or watches one that runs already), holds the registered name, and forwards what is sent to it by that
 %% name. It ends when the C program ends, and the C program ends when it ends, so a supervisor restarts both. With a C
-%% node of others, or where there is none to be had, it stays: calls exit with `{noproc, _}' and casts do nothing until
+%% node of others, or where none can be started, it stays: calls exit with `{noproc, _}' and casts do nothing until
 %% the C node is there (again).
 %%
 %% Options, in the map given to {@link start_link/1} or, where that does not have them, in the environment of the
@@ -88,7 +88,7 @@
 %% From one attempt to the next, doubled up to the last.
 -define(FIRST_DELAY_MS, 100).
 -define(LAST_DELAY_MS, 5000).
-%% For whoever has stopped our distribution to start another.
+%% For a program that has stopped our distribution to start its own.
 -define(NO_DISTRIBUTION_MS, 1000).
 
 %%%-------------------------------------------------------------------

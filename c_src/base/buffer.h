@@ -3,9 +3,9 @@
  * A growing run of bytes: what is read from a socket, what waits to be written to one, a term in
  * the making.
  *
- * The buffer owns its memory; buffer_free gives it back. Appending never fails at the call: when
- * memory runs out, the buffer is marked `overflow`, later appends do nothing, and whoever uses the
- * bytes asks once, at the end. Pointers into the data are good until the next append.
+ * The buffer owns its memory; buffer_free gives it back. Appending returns no error: when memory
+ * runs out, the buffer is marked `overflow`, and later appends do nothing. It is enough to look at
+ * `overflow` once, at the end. Pointers into the data are good until the next append.
  */
 #ifndef BASE_BUFFER_H
 #define BASE_BUFFER_H
@@ -73,7 +73,7 @@ static inline size_t buffer_size(const struct buffer *b)
     return b->end - b->start;
 }
 
-/* NULL if the buffer has no memory yet: C does not even let nothing be added to NULL. */
+/* NULL if the buffer has no memory yet: adding even 0 to NULL is undefined in C. */
 static inline uint8_t *buffer_data(const struct buffer *b)
 {
     return b->data ? b->data + b->start : NULL;

@@ -2,8 +2,8 @@
 /*
  * Numbers that a person or a program may want to see, and the way in which they are shown.
  *
- * Who counts something declares all of its counters in one list, from which the struct and its
- * visit are made; `name` is the member, and the name that is shown:
+ * A part that counts something declares all its counters in one list, from which the struct and its
+ * visit function are made; `name` is the member, and the name that is shown:
  *
  *     #define PARCEL_COUNTERS(X) \
  *         X(sent, COUNTER, "Parcels sent") \

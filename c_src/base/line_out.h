@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Whole lines to a standard stream that may take no more: written at once or not at all, so that
- * whoever has stopped reading, or has filled the disk, never stops the program. The flags of the
- * open file are not touched, as it is shared with whoever started us.
+ * neither a reader that has stopped nor a full disk ever stops the program. The flags of the open
+ * file are not touched, as it is shared with the program that started us.
  */
 #ifndef BASE_LINE_OUT_H
 #define BASE_LINE_OUT_H

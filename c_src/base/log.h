@@ -2,8 +2,8 @@
 /*
  * The log: one line on a descriptor (stderr) for one event, with UTC time and level. Much of what
  * is logged was caused, and partly worded, by other nodes. So every line is escaped and bounded, a
- * kind of line from one peer appears at most once a second, and a reader of it that has stopped
- * reading costs lines, never time: what can't be written at once is dropped and counted.
+ * kind of line from one peer appears at most once a second, and a reader that has stopped costs
+ * lines, never time: what cannot be written at once is dropped and counted.
  *
  * The log keeps one state for the whole program. It belongs to the thread of the
  * event loop. It owns no memory of its callers: every string is copied or written before the call
@@ -31,8 +31,8 @@
  */
 void log_init(int level, int fd);
 
-/* Writes the counts of lines that were suppressed or dropped and not yet told, and forgets all
- * pairs. */
+/* Writes the counts of lines that were suppressed or dropped and have not been logged yet, and
+ * forgets all pairs. */
 void log_free(void);
 
 /*
@@ -53,7 +53,8 @@ void log_event(int level, const char *kind, const char *peer, const char *format
 void log_event_about(int level, const char *kind, const char *peer, const char *about,
                      const char *format, ...) __attribute__((format(printf, 5, 6)));
 
-/* Whether lines of this level are written, for whoever would have work to compose one. */
+/* Whether lines of this level are written, so that a caller can spare itself the work of composing
+ * one. */
 bool log_writes(int level);
 
 /* log_event() at `now_ms`, milliseconds of a monotonic clock: with it tests need no waiting. */

@@ -15,14 +15,14 @@
 #define HOLDS_TOTAL_MAX ((size_t)256 << 20)
 #define HOLDS_MAX       250000 /* a connection with more monitors and links is cut off */
 
-/* Makes room for `size` bytes of input more; false if the connection itself had to go for it. */
+/* Makes room for `size` more bytes of input. Returns false if that has doomed `c` itself. */
 bool budget_make_room_for_input(struct connection *c, size_t size);
 /* Counts anew what the input of a connection holds. */
 void budget_count_input(struct connection *c);
-/* It is closed: its input counts no longer. */
+/* For a connection that is closed: its input counts no longer. */
 void budget_forget_input(struct connection *c);
-/* One more monitor or link, of so many bytes; false, and nothing is counted, if it is one too many,
- * and then the connection is doomed. */
+/* Counts one more monitor or link of `size` bytes. Returns false, and counts nothing, if `c` is
+ * doomed, perhaps because this is one too many. */
 bool budget_add_hold(struct connection *c, size_t size);
 void budget_remove_hold(struct connection *c, size_t size);
 

@@ -152,7 +152,7 @@ void connection_close_with(struct connection *c, int error)
                      error == UV_EOF ? "closed by the peer" : uv_strerror(error));
 }
 
-/* A connection that is closed is not flushed any more, whoever still has a word to say. */
+/* A connection that is closed is not flushed any more, whatever is still put into its output. */
 static void want_flush(struct connection *c)
 {
     if (c->is_unflushed || c->state == CONNECTION_CLOSED)

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One connection to another node: its life, and what is said on it.
+ * One connection to another node: its life and its output. Its input is in input.h.
  *
- * What a turn of the loop has to say is gathered in one buffer and written once, at the end of the
- * turn. A peer that does not read is cut off when too much waits for it. What the peer says is
- * input.h's.
+ * All output of a turn of the loop is gathered in one buffer and written once, at the end of the
+ * turn. A peer that does not read is cut off when too much waits for it.
  *
- * A connection frees itself when its transport is closed; nobody keeps a pointer to one beyond the
- * call of on_down (node.h).
+ * A connection frees itself when its transport is closed: keep no pointer to it after on_down
+ * (node.h).
  */
 #ifndef DISTRIBUTION_CONNECTION_H
 #define DISTRIBUTION_CONNECTION_H
@@ -97,19 +96,19 @@ struct connection *connection_new(struct node *node);
 void connection_on_written(void *connection, int error);
 void connection_on_transport_closed(void *connection);
 
-/* Its handshake is done: from now on it is found by its name. False, and it is closed, without
- * memory. */
+/* Its handshake is done: from now on it is found by its name. Without memory it is closed, and
+ * false is returned. */
 bool connection_set_up(struct connection *c);
 /* Returns the connection to a node, or NULL if there is none that is up. */
 struct connection *connection_find(struct node *node, struct slice name);
 
 /*
- * Closes it at the end of this turn, with a warning; nothing more is read or written. For whoever
- * may be in the midst of something that a connection closed at once would change under his feet.
+ * Closes it at the end of this turn, with a warning; nothing more is read or written. For callers
+ * in the middle of something that closing at once would change under their feet.
  */
 void connection_doom(struct connection *c, const char *why);
-/* Closes it now, what is unsent included, and says why in the log (at `level`, NULL: silently). The
- * failure of one that we opened is the connector's to log. */
+/* Closes it now; unsent output is dropped. Logs `why` (NULL: nothing) at `level`. If it is one that
+ * we opened and that was never up, the connector logs that. */
 void connection_close(struct connection *c, int level, const char *why);
 /* The same, for an error of the transport. */
 void connection_close_with(struct connection *c, int error);
@@ -125,8 +124,8 @@ void connection_close_frame(struct connection *c);
 void connection_drop_frame(struct connection *c);
 /*
  * Opens a frame with a message to `to`, who may not have asked for it: put one term, then
- * connection_close_frame. NULL (counted) if its node is not connected, or has so much to take yet
- * that this could cut it off. `*via` is the connection.
+ * connection_close_frame. Returns NULL, and counts it, if the node is not connected, or has so much
+ * unread output that more could get it cut off. `*via` is the connection.
  */
 struct buffer *connection_open_send(struct node *node, const struct pid *to,
                                     struct connection **via);

@@ -64,7 +64,7 @@ static void note_failure(struct connector *c, int level, const char *why)
     attempt_later(c);
 }
 
-/* Failures that come later are told by connector_note_failed. */
+/* Failures that come later go to connector_note_failed. */
 static int open_connection(const struct connector *co, const struct sockaddr *address)
 {
     struct node *node = co->all->node;

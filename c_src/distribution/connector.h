@@ -18,9 +18,9 @@ struct connectors {
     struct connector *list;
 };
 
-/* Both must outlive it. */
+/* `node` and `epmd` must outlive it. */
 void connectors_init(struct connectors *all, struct node *node, struct epmd *epmd);
-/* Forgets all; the memory goes back while the loop runs on. */
+/* Forgets all; the memory is freed when the loop has closed the timers. */
 void connectors_free(struct connectors *all);
 
 /* Adds a node (name@host; one that is there already is no error) that listens at `port`; 0 if the

@@ -180,8 +180,8 @@ static void daemon_close(struct epmd *epmd)
     epmd->daemon = NULL;
 }
 
-/* `epmd -daemon` leaves a child behind and ends. If it failed, nobody will answer, which is noticed
- * anyway. */
+/* `epmd -daemon` leaves a child behind and exits. If it failed, there will be no answer, which is
+ * noticed anyway. */
 static void daemon_on_exit(uv_process_t *process, int64_t status, int signal)
 {
     struct epmd *epmd = process->data;

@@ -24,8 +24,8 @@
 enum epmd_event {
     EPMD_PUBLISHED, /* for the first time: the creation is known */
     EPMD_FAILED,    /* could not be published, given up; status says why */
-    EPMD_LOST,      /* EPMD went away; it is tried again for ever */
-    EPMD_TAKEN,     /* it is there again, but another node has our name; tried again for ever */
+    EPMD_LOST,      /* EPMD went away; we keep trying */
+    EPMD_TAKEN,     /* it is back, but another node has our name; we keep trying */
     EPMD_REGAINED,  /* published again after EPMD_LOST */
 };
 

@@ -20,8 +20,8 @@ struct goodbye {
 void goodbye_init(struct goodbye *goodbye, struct node *node);
 /*
  * Closes all connections, by a timer: within 2 s, whatever the peers do; then calls on_done. Calls
- * that are on their way are still read, for half a second at most: they find that their process is
- * no more, and are told.
+ * that are on their way are still read, for half a second at most, and answered that their process
+ * has ended.
  */
 void goodbye_start(struct goodbye *goodbye, void (*on_done)(void *ctx), void *ctx);
 

@@ -9,7 +9,7 @@
  * what it points to are borrowed and must live until the handshake ends. Callers read the fields
  * marked as results, and change none.
  *
- * Use: handshake_accept() or handshake_connect(), then for ever: write what handshake_output()
+ * Use: handshake_accept() or handshake_connect(), then in a loop: write what handshake_output()
  * gives, read, feed. When feed returns 1 or an error there may still be output (an ack, a refusal)
  * that should be written first.
  */

@@ -174,10 +174,10 @@ static int handshake_new(struct connection *c)
 /* --- frames --- */
 
 /*
- * Who asks for more than it takes, or for much at a time, whoever it goes to, waits: the frames
- * that are left stay where they are, and nothing more is read. So nobody who reads is cut off for
- * what he asked himself, and none keeps the others waiting with a packet of small requests for
- * large answers.
+ * A peer that asks for more than it takes, or for much at a time (for itself or for others), waits:
+ * its other frames stay where they are, and nothing more is read from it. So no peer that reads is
+ * cut off for what it asked itself, and none keeps others waiting with a packet of small requests
+ * for large answers.
  */
 static bool has_much_output(const struct connection *c, uint64_t made_before)
 {
@@ -266,8 +266,8 @@ static size_t frame_rest(const struct buffer *in)
     return (size_t)get_u32(buffer_data(in)) + FRAME_HEAD - buffer_size(in);
 }
 
-/* How much is to be read next. Not the whole frame at once: who only says that it is large gets no
- * memory for it. */
+/* How much is to be read next. Not the whole frame at once: announcing a large one must not be
+ * enough to get memory. */
 static size_t read_size(const struct buffer *in)
 {
     size_t rest = frame_rest(in);

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What peers say: the handshake, then frames and ticks, and whose turn it is.
+ * Input: the handshake, then frames and ticks, and whose turn it is.
  *
  * All connections share one buffer to read into; a connection has memory of its own only for a
- * frame that is not whole yet. Each is read once in a turn of the loop. One that has asked for
- * much, or has sent a large frame, waits in line with the rest of what it has sent, so none can
- * starve the others.
+ * frame that is not whole yet. Each is read once in a turn of the loop. One that asked for much, or
+ * sent a large frame, waits in line with the rest of its input, so none can starve the others.
  */
 #ifndef DISTRIBUTION_INPUT_H
 #define DISTRIBUTION_INPUT_H
@@ -15,14 +14,14 @@
 
 #define FRAME_MAX         ((size_t)16 << 20)  /* larger ones close the connection */
 #define LARGE_FRAME       ((size_t)256 << 10) /* of these one is handled in a turn */
-#define OUTPUT_PAUSE      ((size_t)16 << 20)  /* with more to take, nothing is read from a peer */
-#define OUTPUT_TURN       ((size_t)1 << 20)   /* caused in a turn, the rest of its frames waits */
+#define OUTPUT_PAUSE      ((size_t)16 << 20)  /* with more unread output, a peer is not read */
+#define OUTPUT_TURN       ((size_t)1 << 20)   /* after so much, its other frames wait a turn */
 #define READ_SIZE         ((size_t)64 << 10)
-#define UNREAD_LIMIT_MS   5000  /* who has made us pause and takes nothing for so long is cut off */
+#define UNREAD_LIMIT_MS   5000  /* a peer not read that takes nothing is cut off */
 #define SETUP_DEADLINE_MS 7000  /* for connect and handshake, as net_setuptime of OTP */
 #define FRAME_DEADLINE_MS 30000 /* for the rest of a frame that has begun */
-/* For so long an attempt of ours may be one of two that cross each other: a listener that answers
- * nothing keeps its node out no longer. */
+/* For so long an attempt of ours may be one of two that cross each other. No longer, so that a
+ * listener that answers nothing does not keep its own node out. */
 #define CROSSING_MS 2000
 
 /* Of one node. */
@@ -55,14 +54,14 @@ int input_accept(struct connection *c);
 int input_connect(struct connection *c, const char *name);
 /* The peer has proved that it is `name`: what it says from here on are frames. */
 void input_begin_frames(struct connection *c, const char *name, uint64_t flags);
-/* From now on, what it says is read and dropped until it closes its side. */
+/* From now on, its input is read and dropped until it closes its side. */
 void input_ignore(struct connection *c);
 
 /* A new turn of the loop begins. */
 void input_new_turn(struct input *input);
-/* The peer has taken what it was sent: goes on with frames that had to wait for that. */
+/* The peer has taken its output: goes on with frames that had to wait for that. */
 void input_resume(struct connection *c);
-/* It is closed: it is in line no longer. */
+/* Takes a connection that is closed out of the line. */
 void input_forget(struct connection *c);
 /* Ticks and deadlines; called about once a second. */
 void input_check(struct connection *c);

@@ -4,8 +4,8 @@
  * distribution find each other's things. The lowest part: it calls none of the others but through
  * `struct node_callbacks`.
  *
- * The struct is the caller's (the server's, server.h); node_init fills it, node_free wants it
- * empty. Layers above read the fields and change none.
+ * The struct is the caller's (the server's, server.h); node_init fills it; there is nothing to
+ * free. Layers above read the fields and change none.
  */
 #ifndef DISTRIBUTION_NODE_H
 #define DISTRIBUTION_NODE_H
@@ -23,26 +23,27 @@ struct connection;
 struct control;
 struct input;
 
-/* Everything that is called upwards inside the distribution. The server sets it. */
+/* The only calls from a lower part of the distribution to a higher one. The server sets them. */
 struct node_callbacks {
     void *ctx;
     /* A connection is up: its peer can be sent frames, and its name is in the table. */
     void (*on_up)(void *ctx, struct connection *c);
     /* The transport has taken all that the connection had given it. */
     void (*on_drained)(void *ctx, struct connection *c);
-    /* A connection is closed (was it up?), and `why` (NULL: nobody needs to know) with the level of
-     * the log. It is in no table any more; its memory goes when the transport is closed. */
+    /* A connection is closed; `was_up` says whether it had been up. `why` (NULL: no line for the
+     * log) and `level` are for the log. It is in no table any more; its memory is freed when the
+     * transport is closed. */
     void (*on_closed)(void *ctx, struct connection *c, bool was_up, int level, const char *why);
 };
 
-/* Who wants to know which nodes are connected. */
+/* Gets to know which nodes are connected. */
 struct node_observer {
     void (*on_up)(struct node_observer *observer, struct connection *c);
     void (*on_down)(struct node_observer *observer, struct connection *c);
     struct node_observer *prev, *next;
 };
 
-/* Who runs what other nodes spawn here. */
+/* Runs what other nodes spawn here. */
 struct node_spawner {
     void (*on_spawn)(struct node_spawner *spawner, struct connection *via,
                      const struct control *request);
@@ -99,7 +100,7 @@ void node_init(struct node *node, uv_loop_t *loop, const char *name);
 
 bool node_is_self(const struct node *node, struct slice name);
 
-/* From now on, or no longer, the observer is told. It must outlive its being on the list; either
+/* Puts an observer on the list, and takes it off. It must exist as long as it is on the list. Both
  * may be called from within an observer. */
 void node_observe(struct node *node, struct node_observer *observer);
 void node_stop_observing(struct node *node, struct node_observer *observer);

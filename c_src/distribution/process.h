@@ -42,7 +42,7 @@ struct process {
  */
 int process_start(struct process *p, struct node *node, const struct process_behaviour *behaviour,
                   const char *name);
-/* Tells every monitor and link why (a term), and takes the process out of the table. */
+/* Sends the reason (a term) to all monitors and links, and takes the process out of the table. */
 void process_exit(struct process *p, struct slice reason);
 /* Whether process_exit has not been called yet. */
 bool process_is_alive(const struct process *p);

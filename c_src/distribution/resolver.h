@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Looks host names up, each in a thread of its own that nobody waits for. libuv's uv_getaddrinfo
- * would keep the program from ending for as long as the name servers do not answer, and ends it
- * where no thread can be made.
+ * would keep the program from exiting while the name servers do not answer, and aborts it where no
+ * thread can be made.
  */
 #ifndef DISTRIBUTION_RESOLVER_H
 #define DISTRIBUTION_RESOLVER_H

@@ -17,7 +17,7 @@
 
 #define LISTEN_BACKLOG 512
 
-/* --- what the parts below tell --- */
+/* --- calls from the parts below --- */
 
 static void on_up(void *ctx, struct connection *c)
 {
@@ -57,7 +57,7 @@ static void on_closed(void *ctx, struct connection *c, bool was_up, int level, c
 
 /*
  * Closes the oldest client that has not proved who it is, if there are more than `allowed` of them:
- * whoever only connects and says nothing must not keep out those who have something to say.
+ * clients that connect and say nothing must not keep others out.
  */
 static bool make_room(struct node *node, unsigned allowed)
 {
@@ -123,8 +123,8 @@ static bool is_passing(int error)
 
 /*
  * Clients are accepted here and not by libuv (1.44), which stops for good at one that is not taken,
- * and which does nothing but try again as long as there are no descriptors. Then whoever comes
- * waits: on_second looks again.
+ * and which does nothing but try again as long as there are no descriptors. Then clients wait in
+ * the queue of the listener until on_second looks again.
  */
 static void on_client(uv_poll_t *clients, int status, int events)
 {
@@ -170,8 +170,8 @@ static void on_second(uv_timer_t *timer)
 
 /* --- EPMD --- */
 
-/* The creation is known: before, nobody could be told a pid. Who has connected meanwhile has waited
- * in the listener's queue. */
+/* The creation is known; before, no pid could be sent. Clients that have connected meanwhile wait
+ * in the queue of the listener. */
 static void begin(struct server *server)
 {
     server->node.creation = epmd_creation(&server->epmd);

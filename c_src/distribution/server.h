@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The life of a node: its listener and clients, its name in EPMD, the nodes that it stays connected
- * to, the end of each turn of the loop, and its shutting down in order.
+ * to, the end of each turn of the loop, and its shutdown.
  *
  * The struct is the caller's; server_init fills it, server_start opens the listener and registers
  * with EPMD, server_stop shuts everything down (started or not), and server_free gives the memory
- * back when the loop has run out. Nothing here opens a connection but to nodes given to
- * server_connect: what is for a node that is not connected is dropped and counted.
+ * back when the loop has run out. Connections are opened only to the nodes given to server_connect:
+ * a message for a node that is not connected is dropped and counted.
  */
 #ifndef DISTRIBUTION_SERVER_H
 #define DISTRIBUTION_SERVER_H
@@ -54,8 +54,8 @@ struct server {
 int server_init(struct server *server, const struct server_config *config);
 /* Opens the listener and starts to publish the name. Returns 0 or libuv's error of the listener. */
 int server_start(struct server *server);
-/* Frees the name, closes the listener and every connection, once what is queued was sent or 2 s are
- * over. */
+/* Gives up the name in EPMD, closes the listener, and closes every connection when its queued
+ * output has been sent, after 2 s at the latest. */
 void server_stop(struct server *server);
 /* Gives the memory back, when the loop has closed what server_stop closes; wipes the cookie. */
 void server_free(struct server *server);

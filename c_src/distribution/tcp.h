@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The transport that OTP nodes use unless they are told otherwise: TCP, by libuv. */
+/* The transport that OTP nodes use by default: TCP, by libuv. */
 #ifndef DISTRIBUTION_TCP_H
 #define DISTRIBUTION_TCP_H
 

@@ -22,11 +22,11 @@ struct transport;
 struct transport_callbacks {
     /* One that was opened from here is connected, or could not be. */
     void (*on_open)(void *owner, int error);
-    /* Something is there to be read: returns where to, and for how many bytes. 0 bytes: not in this
-     * turn of the loop. */
+    /* There is something to read: returns where to put it, and in `size` how much fits. 0: nothing
+     * is read in this turn of the loop. */
     uint8_t *(*on_room)(void *owner, size_t *size);
-    /* So many bytes were read to where on_room said; or an error, UV_EOF at the end of the stream,
-     * after which there is nothing but to close. */
+    /* So many bytes were read to where on_room said; or an error (UV_EOF: the end of the stream),
+     * after which the owner can only close. */
     void (*on_read)(void *owner, ssize_t size);
     /* All that was taken by transport_write has been written, or an error. */
     void (*on_written)(void *owner, int error);
@@ -73,8 +73,8 @@ static inline int transport_write(struct transport *t, struct buffer *bytes)
     return t->kind->write(t, bytes);
 }
 
-/* Returns how many of the bytes taken still wait for the peer: fewer than the last time if it reads
- * at all. */
+/* Returns how many of the bytes taken still wait for the peer. The number falls as long as the peer
+ * reads. */
 static inline size_t transport_queued(const struct transport *t)
 {
     return t->kind->queued(t);

@@ -127,7 +127,7 @@ void watch_forget_connection(struct connection *c)
     uint8_t room[TERM_ATOM_SIZE];
     struct slice reason = term_atom(room, "noconnection");
 
-    /* What a callback does may end other watches: always the first of those that are left. */
+    /* A callback may stop other watches: always take the first of those that are left. */
     while (c->watches) {
         struct watch *watch = c->watches;
         turn_off(watch);

@@ -33,7 +33,7 @@ int watch_pid(struct watch *watch, struct process *owner, const struct pid *pid)
  */
 int watch_name(struct watch *watch, struct process *owner, struct connection *via,
                const char *name);
-/* Turns it off, if it is on, without its firing. */
+/* Turns it off without firing; does nothing if it is off. */
 void watch_stop(struct watch *watch);
 static inline bool watch_is_on(const struct watch *watch)
 {

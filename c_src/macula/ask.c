@@ -12,7 +12,7 @@ struct ask {
     struct connection *via;
     struct service_tries tries;
     uint64_t deadline;
-    uv_timer_t failed; /* a call that failed in the making is told of later */
+    uv_timer_t failed; /* reports later a call that could not be made */
     uint32_t caller;
 };
 

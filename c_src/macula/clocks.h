@@ -39,7 +39,7 @@ void clocks_measure(struct clocks *clocks, struct slice node_name);
 bool clocks_get(const struct clocks *clocks, struct slice node_name, int64_t *ahead_ms,
                 uint32_t *delay_ms);
 
-/* The connection is down, and its calls have ended. */
+/* The connection is down: forgets the clock, and cancels a question that is under way. */
 void clocks_node_down(struct clocks *clocks, struct slice node_name);
 
 /* Writes #{Node => #{ahead_us, round_trip_us}}, of CLOCK_SHOWN_MAX nodes at most. */

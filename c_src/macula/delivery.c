@@ -45,7 +45,7 @@ struct delivery {
 
 /* --- what becomes of it --- */
 
-/* For whoever follows a session through the log: never suppressed. */
+/* For following a session through the log: never suppressed. */
 static void trace(const struct nat_action *a, const char *result)
 {
     char recipient[ID_TEXT_SIZE], session[ID_TEXT_SIZE];

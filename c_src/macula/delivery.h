@@ -44,7 +44,7 @@ struct deliveries {
     struct calls *calls;
     struct mailboxes *mailboxes;
     struct clocks *clocks;       /* of the mailboxes' nodes */
-    struct nat_coordinator *nat; /* is told how long deliveries took */
+    struct nat_coordinator *nat; /* learns how long deliveries take */
     bool reads_no_dht;           /* as v0.14.3, which only stored there, as a last resort */
     struct delivery *under_way;
     size_t count;

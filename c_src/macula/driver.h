@@ -45,7 +45,8 @@ struct nat_now driver_now(const struct driver *d);
 int driver_draw(struct driver *d, uint8_t out[static NAT_RANDOM_LEN]);
 /* Carries out what the library asks for, and sets the timer. */
 void driver_act(struct driver *d);
-/* In every turn, as under load the loop's own timers lag behind by a millisecond or two. */
+/* To be called in every turn: under load the loop's own timers lag behind by a millisecond or two.
+ */
 void driver_tick(struct driver *d);
 /* Paused, it lets nothing become due. */
 void driver_pause(struct driver *d);

@@ -45,7 +45,7 @@ void listings_free(struct listings *all);
 
 /* Answers the caller, now or later. */
 void listing_start(struct listings *all, const struct caller *caller);
-/* In every turn: one may begin whose node has taken its output meanwhile. */
+/* To be called in every turn: a node may have taken its output, and its listing can begin. */
 void listings_go_on(struct listings *all);
 
 #endif

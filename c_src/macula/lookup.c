@@ -321,7 +321,7 @@ static void on_flight_timer(uv_timer_t *timer)
     flight_advance(f);
 }
 
-/* It is known whom to ask first: somebody who has a cache, or nobody has one. */
+/* It is known where to ask first: a node has a cache, or none has. */
 static bool may_begin(const struct flight *f)
 {
     const struct services *services = f->lookup->services;
@@ -355,7 +355,7 @@ static struct flight *flight_new(struct lookup *lookup, struct slice id, uint32_
     return f;
 }
 
-/* Nobody has a service, and nobody is about to say that it has: the usual case without a macula
+/* No node has a service, and none is still to say whether it has: the usual case without a macula
  * node. */
 static bool has_no_source(const struct lookup *lookup)
 {

@@ -69,7 +69,8 @@ void lookup_init(struct lookup *lookup, struct services *services, struct calls 
 /* Forgets everything; waiters are not called. */
 void lookup_free(struct lookup *lookup);
 
-/* The profile (no reference is taken; NULL: unknown) if nobody need be asked for it; else false. */
+/* The profile (no reference is taken; NULL: unknown) if it is known without asking anybody; else
+ * false. */
 bool lookup_known(struct lookup *lookup, struct slice id, struct nat_profile **profile);
 
 /*
@@ -85,7 +86,7 @@ bool lookup_profile(struct lookup *lookup, struct slice id, uint32_t caller,
 void lookup_forget(struct lookup *lookup, const struct slice *id);
 /* Copies whose time is over go with the next lookup; this is for when there is none. */
 void lookup_drop_expired(struct lookup *lookup);
-/* Services came or went: those who wait for that look again. */
+/* Services came or went: lookups that wait for that go on. */
 void lookup_note_services(struct lookup *lookup);
 size_t lookup_in_flight(const struct lookup *lookup);
 

@@ -57,7 +57,7 @@ void notifier_free(struct notifier *n);
 
 /* Carries out a NAT_NOTIFY. */
 void notifier_notify(struct notifier *n, const struct nat_action *action);
-/* In every turn: nodes may have taken what they were sent. */
+/* To be called in every turn: nodes may have taken their output. */
 void notifier_go_on(struct notifier *n);
 /* What waits for a node that is not connected any more is dropped. */
 void notifier_node_down(struct notifier *n, const struct connection *c);

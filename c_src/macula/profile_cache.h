@@ -47,7 +47,8 @@ struct profile_cache {
     size_t count, bytes;
     struct profile_cache_stats stats;
     struct profile_cache_counters counters;
-    /* Told of every change to an entry, or to all (no id), so that copies elsewhere can be dropped.
+    /* Called at every change to an entry, or to all (no id), so that copies elsewhere can be
+     * dropped.
      */
     void (*changed)(void *ctx, const struct slice *id);
     void *changed_ctx;

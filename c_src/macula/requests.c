@@ -195,8 +195,8 @@ static int enter_request(struct requests *all, struct arguments *args,
     return error;
 }
 
-/* What a request or a report came to, for whoever follows a session through the log: never
- * suppressed. */
+/* The outcome of a request or a report, for following a session through the log: never suppressed.
+ */
 static void trace(const char *what, struct nat_bytes one, struct nat_bytes other,
                   struct nat_bytes session_id, const char *result)
 {

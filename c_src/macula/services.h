@@ -44,7 +44,7 @@ struct services {
     uint64_t nodes_made;
     const char *const *preferred;
     size_t preferred_count;
-    /* Something is known now that was not: whoever waits for services_are_settled looks again. */
+    /* Something has become known: look again whether services_are_settled. */
     void (*changed)(void *ctx);
     void *ctx;
 };
@@ -78,9 +78,9 @@ void services_note_call(struct services *services, struct connection *c);
 void services_note_call_end(struct services *services, struct connection *c);
 
 /*
- * Whoever wants to know who has a service takes a mark. The services are settled for him when the
- * first answers of all nodes that were connected by then are there, after 200 ms at most: those
- * that come later keep nobody waiting.
+ * To wait until it is known which nodes have a service, take a mark. The services are settled for
+ * that mark when all nodes that were connected at the time have answered, after 200 ms at most;
+ * nodes that connect later are not waited for.
  */
 uint64_t services_mark(const struct services *services);
 bool services_are_settled(const struct services *services, uint64_t mark);

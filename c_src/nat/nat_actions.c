@@ -124,7 +124,7 @@ static void show_coordinate(const struct nat_coordinator *c, const struct nat_it
                             struct nat_action *action)
 {
     enum nat_role other = item->role == NAT_INITIATOR ? NAT_TARGET : NAT_INITIATOR;
-    /* With the documented rules every attempt is told as the first: old peers expect that. */
+    /* With the documented rules every attempt is described like the first, as old peers expect. */
     uint32_t attempt = nat_plans_retries(c) ? item->attempts : 0;
 
     action->origin = item->session->origin;

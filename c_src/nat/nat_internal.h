@@ -249,7 +249,7 @@ void nat_session_set_state(struct nat_coordinator *coordinator, struct nat_sessi
 void nat_session_end(struct nat_coordinator *coordinator, struct nat_now now,
                      struct nat_session *session, enum nat_state state, enum nat_result result);
 
-/* Takes a session, live or ended, out of the table for good; nobody is told. */
+/* Takes a session, live or ended, out of the table for good, without a notification. */
 void nat_session_drop(struct nat_coordinator *coordinator, struct nat_session *session);
 
 void nat_session_unref(struct nat_coordinator *coordinator, struct nat_session *session);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 /*
- * Ended sessions are remembered until the next sweep, so that late reports are told from strange
+ * Ended sessions are remembered until the next sweep, so that late reports can be told from strange
  * ones; they do not count as live. A flood of sessions that end at once must not fill the memory:
  * beyond the larger of max_sessions and this the oldest is forgotten early.
  */

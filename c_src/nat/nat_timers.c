@@ -43,7 +43,7 @@ static bool sweep_one(struct nat_coordinator *c)
 
     if (!session) {
         c->sweeping = false;
-        /* On a grid of NAT_SWEEP_MS, but for times that nobody asked about. */
+        /* On a grid of NAT_SWEEP_MS, leaving out times at which nothing was asked. */
         c->sweep_at += NAT_SWEEP_MS;
         if (c->sweep_at <= c->sweep_from)
             c->sweep_at = c->sweep_from + NAT_SWEEP_MS;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Whoever waits for an answer, however it asked: gen_server call, system message, rex, or a spawned
- * erpc worker.
+ * The one who waits for an answer, by whatever way of asking: gen_server call, system message, rex,
+ * or a spawned erpc worker.
  *
  * A caller read from a message is a view into that message. To answer later, keep a copy
  * (caller_keep) and free it after the answer. Answering never fails from where it is called: an
@@ -56,7 +56,7 @@ void caller_free(struct caller *caller);
 
 /*
  * Opens an answer: on true put one term into reply->out and close it. Nothing else may be sent in
- * between. On false there is nobody to answer.
+ * between. Returns false if there is nobody to answer.
  */
 bool reply_open(struct reply *reply, const struct caller *caller);
 void reply_close(struct reply *reply);

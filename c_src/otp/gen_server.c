@@ -138,7 +138,8 @@ static struct connection *find_sender(const struct gen_server *gs, uint64_t numb
     return NULL;
 }
 
-/* Who has the most waiting is cut off, and what he sent is dropped: nobody else pays for it. */
+/* The connection that has the most waiting is cut off, and what it sent is dropped: no other pays
+ * for it. */
 static void drop_largest_sender(struct gen_server *gs)
 {
     uint64_t number = largest_sender(gs);

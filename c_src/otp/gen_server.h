@@ -6,7 +6,7 @@
  * The server is part of the caller's struct, started by gen_server_start; what the callbacks get
  * are views, valid during the call. Requests that arrive while the server is suspended are kept and
  * handed on in order when it resumes. When it ends (sys:terminate, an exit signal, gen_server_stop)
- * monitors and links are told first, then `terminated` is called, once, if somebody has set it.
+ * its monitors and links get the reason, then `terminated` is called, once, if it is set.
  */
 #ifndef OTP_GEN_SERVER_H
 #define OTP_GEN_SERVER_H
@@ -47,7 +47,7 @@ struct gen_server {
     bool has_statistics;
     uint64_t statistics_in, statistics_out; /* at their start */
     int64_t statistics_since;               /* unix seconds */
-    /* Told why it has ended, once; to be set after the start, or NULL. */
+    /* Called once, with the reason, when it has ended. Set it after the start, or leave it NULL. */
     void (*terminated)(void *ctx, struct slice reason);
     void *terminated_ctx;
     struct state_asker *state_askers; /* in order */
@@ -62,8 +62,8 @@ int gen_server_start(struct gen_server *gs, struct node *node, const char *name,
 void gen_server_stop(struct gen_server *gs, const char *reason);
 void gen_server_stop_with(struct gen_server *gs, struct slice reason);
 
-/* As if `caller` had called, or somebody had cast: for functions of the server's own API run by
- * rpc. What it costs is the node's whose frame is being handled. */
+/* As if `caller` had called, or somebody had cast: for functions of the server's API that are run
+ * by rpc. What it costs counts for the node whose frame is being handled. */
 void gen_server_call(struct gen_server *gs, const struct caller *caller, struct slice request);
 void gen_server_cast(struct gen_server *gs, struct slice request);
 
@@ -74,7 +74,7 @@ void sys_handle_message(struct gen_server *gs, const struct caller *caller, stru
 
 /* For gen_server.c and sys.c: sys:get_state (sys_state.c). */
 void sys_state_start(struct gen_server *gs);
-/* Whoever still waits is told by the end of the process. */
+/* Callers that still wait get a DOWN instead of an answer. */
 void sys_state_stop(struct gen_server *gs);
 void sys_handle_get_state(struct gen_server *gs, const struct caller *caller);
 /* Handles a message of two elements if it is a node's answer about its own sys, else false. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The process `net_kernel`, as far as other nodes ask it anything: net_adm:ping waits for its
- * answer for ever. */
+/* The process `net_kernel`, which answers what other nodes ask it: net_adm:ping waits for that for
+ * ever. */
 #ifndef OTP_NET_KERNEL_H
 #define OTP_NET_KERNEL_H
 

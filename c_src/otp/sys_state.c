@@ -137,7 +137,7 @@ bool sys_handle_answer(struct gen_server *gs, struct connection *via, struct cur
     struct slice reference;
     uint64_t number;
 
-    /* What had waited while the process was suspended is nobody's answer any more. */
+    /* What waited while the process was suspended counts as no answer. */
     if (!node->sender || !cursor_reference(&c, &reference) ||
         !reference_number(reference, node->name_slice, node->creation, &number) ||
         number != QUESTION)

@@ -526,7 +526,7 @@ supervision(Args) ->
         receive {'DOWN', Ref, process, First, Reason} -> ?assertEqual({exit_status, 137}, Reason) end,
         restarted(First),
         ?assertEqual([], ?NAME:get_pending()),
-        %% An end in order is an end too.
+        %% A clean shutdown is an end too.
         Second = whereis(?NAME),
         Other = monitor(process, Second),
         ok = gen_server:stop({?NAME, C}),

@@ -509,7 +509,7 @@ linked_node_goes() ->
     Peer = cnode:peer(),
     linked(Peer, noconnection, fun(_) -> ok = cnode:peer_kill(Peer) end).
 
-%% The program ends in order, as a process does that does not trap exits: others are told why, and its status tells it.
+%% The program shuts down, as a process does that does not trap exits: others get the reason, and its status shows it.
 linked(Peer, Reason, End) ->
     Other = cnode:peer(),
     Handle = #{node := N, name := Name} = cnode:start((hostile:program())#{args => []}),

@@ -28,7 +28,7 @@ call(Server, Request) ->
         Class:Reason -> {Class, Reason}
     end.
 
-%% It does not start, says so and ends in order, or it starts and all of it is there.
+%% It does not start, says so and exits with a status, or it starts and all of it is there.
 start_fails() ->
     with_file(fun(File, Options) -> start_fails(File, Options, 0) end).
 
