@@ -23,7 +23,7 @@ $(BENCH)/%.beam: test/bench/%.erl
 
 # Calls through the Erlang module beside calls to other servers: JSON lines and a table. BENCH_ARGS are milliseconds of a
 # round and rounds.
-BENCH_ARGS ?= 200 5
+BENCH_ARGS ?= 500 9
 BENCH_APP := build/bench/macula_nat_cnode
 
 bench-app:

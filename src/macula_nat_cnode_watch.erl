@@ -2,8 +2,8 @@
 %% @private
 %% @doc A process of this VM that ends when the C node does, and calls that rely on it.
 %%
-%% `gen_server:call/2' to another node sends three messages: a monitor, the request, and the end of the monitor. Here the
-%% caller monitors the local process, so only the request goes to the C node.
+%% `gen_server:call/2' to another node sends three messages: a monitor, the request, and the end of the monitor. Here
+%% the caller monitors the local process, so only the request goes to the C node.
 -module(macula_nat_cnode_watch).
 
 -export([start/3, call/3]).
@@ -23,8 +23,8 @@
 -define(SOCKET_OPTIONS, [{delay_send, true}, {buffer, 16384}]).
 
 %% @doc Watch the process `Server' of a C node. The calling process gets `{Watch, answers}' when it can be called. The
-%% watch ends when it cannot, or no longer, with the reason that a monitor of it gives. `in' says that the C node connects
-%% to this VM, `out' that this VM connects to it.
+%% watch ends when it cannot, or no longer, with the reason that a monitor of it gives. `in' says that the C node
+%% connects to this VM, `out' that this VM connects to it.
 -spec start(atom(), node(), in | out) -> {watch(), reference()}.
 start(Server, Node, Direction) ->
     Owner = self(),
@@ -62,8 +62,8 @@ watch(Process, Owner) ->
             end
     end.
 
-%% @doc Call the process that is watched, as `gen_server:call/2' does. The reply comes by the alias and ends the monitor.
-%% Without its monitor the alias is gone too, and a late reply is dropped.
+%% @doc Call the process that is watched, as `gen_server:call/2' does. The reply comes by the alias and ends the
+%% monitor. Without its monitor the alias is gone too, and a late reply is dropped.
 -spec call({atom(), node()}, watch(), term()) -> {ok, term()} | {error, term()}.
 call(Server, Watch, Request) ->
     Monitor = monitor(process, Watch, [{alias, reply_demonitor}]),

@@ -77,10 +77,19 @@ know_target(CNode, Job) ->
 %% Calls per second, median and 99th percentile in microseconds, of callers that call without a pause.
 round_of(Call, Callers, RoundMs) ->
     Self = self(),
-    End = erlang:monotonic_time() + erlang:convert_time_unit(RoundMs, millisecond, native),
-    Pids = [spawn_link(fun() -> Self ! {self(), calls(Call, End, [])} end) || _ <- lists:seq(1, Callers)],
-    Times = list_to_tuple(lists:sort(lists:append([receive {Pid, Each} -> Each end || Pid <- Pids]))),
-    {tuple_size(Times) * 1000 / RoundMs, percentile(50, Times), percentile(99, Times)}.
+    Begin = erlang:monotonic_time(),
+    End = Begin + erlang:convert_time_unit(RoundMs, millisecond, native),
+    Pids = [
+        spawn_link(fun() ->
+            Times = calls(Call, End, []),
+            Self ! {self(), erlang:monotonic_time(), Times}
+        end) || _ <- lists:seq(1, Callers)
+    ],
+    {Ends, All} = lists:unzip([receive {Pid, Ended, Times} -> {Ended, Times} end || Pid <- Pids]),
+    %% The last calls end after the round.
+    Seconds = (lists:max(Ends) - Begin) / erlang:convert_time_unit(1, second, native),
+    Times = list_to_tuple(lists:sort(lists:append(All))),
+    {tuple_size(Times) / Seconds, percentile(50, Times), percentile(99, Times)}.
 
 calls(Call, End, Times) ->
     Begin = erlang:monotonic_time(),

@@ -318,7 +318,8 @@ ended_in_call() ->
             cnode:await(fun() -> asked(Double) =:= Asker end),
             ?assertNot(lists:member(Asker, ask(Double, monitored_by))),
             Double ! {exit, Reason},
-            ?assertEqual({Reason, {gen_server, call, [?NAME, {request_connection, <<"a">>, <<"b">>, #{}}]}}, answer(Asker)),
+            ?assertEqual({Reason, {gen_server, call, [?NAME, {request_connection, <<"a">>, <<"b">>, #{}}]}},
+                         answer(Asker)),
             present()
         end || Reason <- [normal, shutdown, {any, reason}]]
     end).
