@@ -323,17 +323,6 @@ static uint64_t now(void)
     return (uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_nsec / 1000000;
 }
 
-void log_event(int level, const char *kind, const char *peer, const char *format, ...)
-{
-    va_list arguments;
-
-    if (level > threshold)
-        return;
-    va_start(arguments, format);
-    log_at(now(), level, kind, peer, NULL, format, arguments);
-    va_end(arguments);
-}
-
 void log_event_about(int level, const char *kind, const char *peer, const char *about,
                      const char *format, ...)
 {

@@ -42,8 +42,7 @@ void log_free(void);
  * line says is composed as by printf(3), and only if it is to be written; control characters,
  * invalid UTF-8 and backslashes in it are escaped, and it is cut at LOG_LINE_MAX.
  */
-void log_event(int level, const char *kind, const char *peer, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+#define log_event(level, kind, peer, ...) log_event_about(level, kind, peer, NULL, __VA_ARGS__)
 
 /*
  * The same. `about` is what this very line is about where a peer may cause many that differ in it

@@ -27,7 +27,7 @@ void fake_node_stop(void);
 
 /* A peer that is connected. */
 void fake_peer_connect(struct fake_peer *peer, const char *name);
-/* Of the node's counters and so on: ends a turn, in which what was said is written. */
+/* Ends a turn: what was said in it is written, and what is doomed is closed. */
 void fake_node_end_turn(void);
 /* Closes its connection, if it is open. */
 void fake_peer_close(struct fake_peer *peer);

@@ -114,6 +114,18 @@ size_t fake_transport_receive(struct fake_transport *fake, const void *bytes, si
     return at;
 }
 
+void fake_put_frame(struct connection *c, size_t size)
+{
+    struct buffer *out = connection_open_frame(c);
+    uint8_t *room = buffer_reserve(out, size);
+
+    if (room) {
+        memset(room, 0, size);
+        buffer_grow(out, size);
+    }
+    connection_close_frame(c);
+}
+
 void fake_transport_drain(struct fake_transport *fake)
 {
     buffer_append(&fake->written, buffer_data(&fake->waiting), buffer_size(&fake->waiting));

@@ -26,6 +26,8 @@ struct connection *fake_connection(struct fake_transport *fake, struct node *nod
 /* These bytes arrive; a new turn begins when the connection was read in this one. Returns how many
  * were read: fewer if it stops reading, or is closed. */
 size_t fake_transport_receive(struct fake_transport *fake, const void *bytes, size_t size);
+/* Something is said: a frame of `size` bytes that is no term. */
+void fake_put_frame(struct connection *c, size_t size);
 /* The peer takes what waits. */
 void fake_transport_drain(struct fake_transport *fake);
 /* If its connection has been closed, frees both and returns true. */

@@ -25,15 +25,6 @@ static void tear_down(void)
     fake_node_stop();
 }
 
-static void put_frame(struct connection *c, size_t size)
-{
-    struct buffer *out = connection_open_frame(c);
-
-    if (buffer_reserve(out, size))
-        buffer_grow(out, size);
-    connection_close_frame(c);
-}
-
 START_TEST(it_is_found_while_it_is_up)
 {
     ck_assert_ptr_eq(connection_find(node, slice_of("a@h")), a.c);
@@ -100,10 +91,10 @@ END_TEST
 START_TEST(too_much_output_closes_it)
 {
     a.transport.is_full = true;
-    put_frame(a.c, OUTPUT_MAX);
+    fake_put_frame(a.c, OUTPUT_MAX);
     ck_assert_ptr_nonnull(a.c->doomed);
     ck_assert(!a.transport.is_closed);
-    put_frame(a.c, 1);
+    fake_put_frame(a.c, 1);
     fake_node_end_turn();
     ck_assert(a.transport.is_closed && !b.transport.is_closed);
     ck_assert_uint_eq(node->counters.output_limit, 1);
@@ -114,19 +105,19 @@ END_TEST
 /* All output together is over its limit at once, not a second later: who has the most goes. */
 START_TEST(too_much_output_of_all_closes_the_largest)
 {
-    put_frame(b.c, 1 << 20);
-    put_frame(a.c, 1000);
+    fake_put_frame(b.c, 1 << 20);
+    fake_put_frame(a.c, 1000);
     ck_assert_uint_eq(node->budget.output, a.c->out.capacity + b.c->out.capacity);
     ck_assert_uint_eq(node->counters.output_limit, 0);
     /* As if the others had the rest. */
     size_t others = OUTPUT_TOTAL_MAX - node->budget.output;
     node->budget.output += others;
-    put_frame(a.c, 4000);
+    fake_put_frame(a.c, 4000);
     ck_assert_ptr_null(a.c->doomed);
     ck_assert_ptr_nonnull(b.c->doomed);
     ck_assert_ptr_null(b.c->out.data);
     ck_assert_uint_eq(node->counters.output_limit, 1);
-    put_frame(b.c, 1 << 20);
+    fake_put_frame(b.c, 1 << 20);
     ck_assert_uint_eq(node->budget.output, others + a.c->out.capacity);
     node->budget.output -= others;
 }
@@ -143,7 +134,7 @@ START_TEST(what_nobody_asked_for_is_dropped)
     ck_assert_ptr_eq(via, a.c);
     connection_drop_frame(a.c);
     a.transport.is_full = true;
-    put_frame(a.c, OUTPUT_UNASKED);
+    fake_put_frame(a.c, OUTPUT_UNASKED);
     ck_assert_ptr_null(connection_open_send(node, &pid, &via));
     ck_assert_uint_eq(node->counters.output_dropped, 1);
 }
@@ -165,7 +156,7 @@ END_TEST
 START_TEST(an_error_of_the_transport_closes_it)
 {
     a.transport.is_full = true;
-    put_frame(a.c, 10);
+    fake_put_frame(a.c, 10);
     fake_node_end_turn();
     a.transport.transport.callbacks->on_written(a.c, UV_ECONNRESET);
     ck_assert(a.transport.is_closed);

@@ -121,21 +121,11 @@ START_TEST(large_frames_take_turns)
 }
 END_TEST
 
-static void put_frame(struct connection *c, size_t size)
-{
-    struct buffer *out = connection_open_frame(c);
-
-    ck_assert_ptr_nonnull(buffer_reserve(out, size));
-    memset(out->data + out->end, 0, size);
-    buffer_grow(out, size);
-    connection_close_frame(c);
-}
-
 /* While a peer does not take what it has asked for, nothing more of it is handled. */
 START_TEST(who_does_not_read_is_not_read)
 {
     a.transport.is_full = true;
-    put_frame(a.c, OUTPUT_PAUSE + 1);
+    fake_put_frame(a.c, OUTPUT_PAUSE + 1);
     fake_node_end_turn();
     receive_frame(&a, 1, 1);
     ck_assert_uint_eq(node->counters.frames_in, 0);
@@ -160,7 +150,7 @@ END_TEST
 START_TEST(who_never_reads_is_closed)
 {
     a.transport.is_full = true;
-    put_frame(a.c, OUTPUT_PAUSE + 1);
+    fake_put_frame(a.c, OUTPUT_PAUSE + 1);
     fake_node_end_turn();
     receive_frame(&a, 1, 1);
     uv_run(&fake_loop, UV_RUN_NOWAIT);
